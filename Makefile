@@ -1,0 +1,38 @@
+# A newcomer's doors. Each sets up what is missing (tests/setup.sh), so the order does not matter.
+#
+#   make demo    the whole pipeline on this machine, an outage included (ARGS="--devices 200 --serve", ARGS=--help)
+#   make test    every test
+#   make bench   speed and size, as a table and as JSON (ARGS=--quick for a small one)
+#   make lint    formatting, clippy and, where it is installed, cargo deny
+#   make setup   only what the others need: nats-server, stock MQTT clients
+
+.PHONY: help setup demo test bench lint
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+ARGS ?=
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@tests/setup.sh
+
+# The demo starts the others as processes of their own, so all binaries are built first.
+demo: setup
+	@$(CARGO) build --quiet --locked --workspace --bins
+	@$(CARGO) run --quiet --locked -p weir-tests --bin weir-demo -- $(ARGS)
+
+test: setup
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace
+
+bench: setup
+	$(CARGO) build --locked --release --workspace --bins
+	@$(CARGO) run --quiet --locked --release -p weir-tests --bin weir-bench -- $(ARGS)
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
+	else echo "lint: cargo deny is not installed, so deny.toml was not checked (cargo install --locked cargo-deny)"; fi
