@@ -1,0 +1,57 @@
+//! A command to a device: the payload of `weir/1/{device}/commands`, `[id, name, deadline, args]`.
+
+use minicbor::Encoder;
+use minicbor::encode::write::Cursor;
+
+use crate::Text;
+use crate::cbor::{Malformed, NoRoom, Reader};
+
+/// Something a device is asked to do, once, before its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Command<'a> {
+    /// Names it for ever: a device that sees the same id again does not do it again.
+    pub id: Text<'a>,
+    /// What to do.
+    pub name: Text<'a>,
+    /// Unix milliseconds after which it must not be done any more.
+    pub deadline_ms: u64,
+    /// One CBOR item, raw.
+    pub args: &'a [u8],
+}
+
+impl<'a> Command<'a> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what the contract does not allow and where.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(bytes);
+        let mut items = r.array("a command: an array")?;
+        r.must_have(&mut items, "id")?;
+        let id = r.text("id: text")?;
+        r.must_have(&mut items, "name")?;
+        let name = r.text("name: text")?;
+        r.must_have(&mut items, "deadline")?;
+        let deadline_ms = r.u64("deadline: an unsigned integer")?;
+        r.must_have(&mut items, "args")?;
+        let args = r.raw()?;
+        r.skip_rest(&mut items)?;
+        r.end()?;
+        Ok(Self { id, name, deadline_ms, args })
+    }
+
+    /// Writes it and returns its length.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if it does not fit in `buffer`.
+    pub fn write(&self, buffer: &mut [u8]) -> Result<usize, NoRoom> {
+        use minicbor::encode::Write as _;
+        let mut e = Encoder::new(Cursor::new(buffer));
+        e.array(4)?;
+        self.id.write(&mut e)?;
+        self.name.write(&mut e)?;
+        e.u64(self.deadline_ms)?;
+        e.writer_mut().write_all(self.args)?;
+        Ok(e.writer().position())
+    }
+}

@@ -1,0 +1,51 @@
+//! NATS: streams, subjects and headers.
+
+use crate::{Id, Inline, NAME_LEN_MAX};
+
+/// The stream that holds the segments: the log.
+pub const STREAM: &str = "WEIR";
+/// The subjects of [`STREAM`].
+pub const STREAM_SUBJECTS: &str = "weir.1.segments.>";
+/// The stream that holds commands until they are answered.
+pub const COMMANDS_STREAM: &str = "WEIR_COMMANDS";
+/// The subjects of [`COMMANDS_STREAM`].
+pub const COMMANDS_STREAM_SUBJECTS: &str = "weir.1.commands.>";
+/// The header that says how a segment is encoded; absent where it is plain CBOR.
+pub const HEADER_ENCODING: &str = "Weir-Encoding";
+/// The value of [`HEADER_ENCODING`] for a Zstandard frame (RFC 8878).
+pub const ENCODING_ZSTD: &str = "zstd";
+
+const SEGMENTS: &str = "weir.1.segments.";
+const COMMANDS: &str = "weir.1.commands.";
+
+/// The most bytes a subject of the contract can have.
+pub const SUBJECT_LEN_MAX: usize = SEGMENTS.len() + 3 * NAME_LEN_MAX + 2;
+
+/// Who a segment comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    /// Where the gateway stands.
+    pub site: Id,
+    /// The gateway.
+    pub gateway: Id,
+    /// Which of the gateway's rows of segments: `main`, until there are others.
+    pub lane: Id,
+}
+
+/// `weir.1.segments.{site}.{gateway}.{lane}`.
+pub fn segments(source: &Source) -> Inline<SUBJECT_LEN_MAX> {
+    Inline::concat(&[SEGMENTS, &source.site, ".", &source.gateway, ".", &source.lane])
+}
+
+/// Who publishes on `subject`, if it is a segments subject.
+pub fn parse_segments(subject: &str) -> Option<Source> {
+    let mut parts = subject.strip_prefix(SEGMENTS)?.split('.');
+    let mut id = || parts.next()?.parse().ok();
+    let source = Source { site: id()?, gateway: id()?, lane: id()? };
+    parts.next().is_none().then_some(source)
+}
+
+/// `weir.1.commands.{site}.{gateway}.{device}`.
+pub fn commands(site: &Id, gateway: &Id, device: &Id) -> Inline<SUBJECT_LEN_MAX> {
+    Inline::concat(&[COMMANDS, site, ".", gateway, ".", device])
+}
