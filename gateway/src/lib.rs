@@ -1,1 +1,19 @@
-//! placeholder
+//! The Weir gateway: takes events over MQTT, keeps them on disk, forwards them to NATS JetStream.
+//!
+//! Data flows down this list of modules:
+//!
+//! * `mqtt`: sockets, connections, permissions
+//! * `intake`: is this payload an uplink? Pure
+//! * `custody`: group commit; an acknowledgement is sent after what it acknowledges is on disk
+//! * `spool`: the disk; the only place that knows sled
+//! * `uplink`: JetStream; the only place that knows NATS
+//!
+//! Beside it: [`journal`] (what the gateway itself has to tell), `admin` (HTTP for operators and machines),
+//! [`facts`] (metrics), [`config`], `cli`.
+//!
+//! The wall clock is read in [`clock`] and nowhere else.
+
+pub mod clock;
+pub mod config;
+pub mod facts;
+pub mod journal;

@@ -1,0 +1,58 @@
+//! One TOML file, composed of what each module calls its own `Config`. Defaults live beside what they configure.
+
+mod error;
+pub mod value;
+
+use std::path::Path;
+
+use serde::Deserialize;
+use weir_contract::Id;
+
+pub use error::Error;
+
+/// The whole of `gateway.toml`. `deploy/gateway.toml` explains every key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this gateway is.
+    pub gateway: Gateway,
+}
+
+/// Who this gateway is, and how much of the machine it takes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Where it stands; several gateways may share a site.
+    #[serde(deserialize_with = "value::id")]
+    pub site: Id,
+    /// Its name, unique within the site for ever. Two gateways with one name find each other out and one of them stops.
+    #[serde(deserialize_with = "value::id")]
+    pub id: Id,
+    /// Threads that carry connections and requests. The committer and the uplink's compression have their own.
+    #[serde(default = "threads_default", deserialize_with = "value::between::<1, 64, _>")]
+    pub threads: u64,
+}
+
+fn threads_default() -> u64 {
+    2
+}
+
+impl Config {
+    /// Reads and checks the file. Relative paths in it are relative to the folder the process is started in.
+    ///
+    /// # Errors
+    /// Names the file, the line and what is allowed there.
+    pub fn load(file: &Path) -> Result<Config, Error> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| Error::Unreadable { file: file.into(), source })?;
+        Self::parse(&text).map_err(|source| Error::Invalid { file: file.into(), source })
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// Names the line and what is allowed there.
+    pub fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+}

@@ -1,0 +1,24 @@
+//! What can be wrong with a configuration file.
+
+use std::path::PathBuf;
+
+/// What can be wrong with a configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be opened or read.
+    #[error("cannot read the configuration {}", file.display())]
+    Unreadable {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or something in it is not allowed; the cause shows the line and what is allowed.
+    #[error("the configuration {} does not fit", file.display())]
+    Invalid {
+        /// Which file.
+        file: PathBuf,
+        /// The line, and what is allowed there.
+        source: toml::de::Error,
+    },
+}

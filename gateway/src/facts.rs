@@ -1,0 +1,336 @@
+//! Metrics: one typed function per fact, so that names and labels are in this file and nowhere else.
+//!
+//! Handles are made once; a fact costs an atomic addition. Before [`install`] every function does nothing.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+};
+use metrics::{gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+static FACTS: OnceLock<Facts> = OnceLock::new();
+
+/// Seconds; from an NVMe disk's fdatasync to a bad SD card's, from loopback to a satellite.
+const SECONDS_BUCKETS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// The exporter keeps every sample of a histogram until somebody asks; nobody may ever ask.
+const SAMPLES_KEPT_MAX: u32 = 4096;
+
+struct Facts {
+    exporter: PrometheusHandle,
+    samples: AtomicU32,
+    uplinks_taken: Counter,
+    uplink_bytes_taken: Counter,
+    uplinks_repeated: Counter,
+    commits: Histogram,
+    syncs: Histogram,
+    connections: Gauge,
+    connections_accepted: Counter,
+    router_subscriptions: Gauge,
+    segments: Counter,
+    segment_uplinks: Counter,
+    segment_bytes_raw: Counter,
+    segment_bytes_sent: Counter,
+    segment_round_trips: Histogram,
+    delivered_number: Gauge,
+    uplinks_lost: Counter,
+    journal_lost: Counter,
+    spool_bytes: Gauge,
+    spool_backlog: Gauge,
+    spool_oldest: Gauge,
+    custody_failed: Gauge,
+}
+
+/// Starts counting. A second call (several gateways in one test process) has no effect.
+///
+/// # Errors
+/// The process has another recorder already, or the exporter cannot be built.
+pub fn install() -> Result<(), BuildError> {
+    if FACTS.get().is_some() {
+        return Ok(());
+    }
+    let exporter = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS)?.install_recorder();
+    match exporter {
+        Ok(exporter) => {
+            FACTS.get_or_init(|| Facts::new(exporter));
+            Ok(())
+        }
+        // Another thread was first.
+        Err(_) if FACTS.get().is_some() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Everything, in Prometheus' text format; empty before [`install`].
+#[must_use]
+pub fn render() -> String {
+    FACTS.get().map(|facts| facts.exporter.render()).unwrap_or_default()
+}
+
+/// Uplinks were taken: they will be in the next commit.
+pub fn uplinks_taken(count: u64, bytes: u64) {
+    with(|facts| {
+        facts.uplinks_taken.increment(count);
+        facts.uplink_bytes_taken.increment(bytes);
+    });
+}
+
+/// Uplinks came that are in custody already; they are acknowledged and not stored again.
+pub fn uplinks_repeated(count: u64) {
+    with(|facts| facts.uplinks_repeated.increment(count));
+}
+
+/// A publish on an events topic was no uplink. `reason` is one of a few fixed words.
+pub fn uplink_refused(reason: &'static str) {
+    with(|_| counter!("weir_gateway_uplinks_refused_total", "reason" => reason).increment(1));
+}
+
+/// A group commit is on disk: from the first uplink gathered to the last wake.
+pub fn committed(took: Duration) {
+    sample(|facts| facts.commits.record(took));
+}
+
+/// fdatasync returned.
+pub fn synced(took: Duration) {
+    sample(|facts| facts.syncs.record(took));
+}
+
+/// The commit failed: nothing is acknowledged any more.
+pub fn custody_failed() {
+    with(|facts| facts.custody_failed.set(1.0));
+}
+
+/// A connection was accepted by CONNACK.
+pub fn connection_opened() {
+    with(|facts| {
+        facts.connections.increment(1.0);
+        facts.connections_accepted.increment(1);
+    });
+}
+
+/// An accepted connection ended.
+pub fn connection_closed() {
+    with(|facts| facts.connections.decrement(1.0));
+}
+
+/// A connection was refused or cut. `reason` is one of a few fixed words.
+pub fn connection_refused(reason: &'static str) {
+    with(|_| counter!("weir_gateway_connections_refused_total", "reason" => reason).increment(1));
+}
+
+/// How many filters local subscribers have with the router.
+pub fn router_subscriptions(count: usize) {
+    with(|facts| facts.router_subscriptions.set(count as f64));
+}
+
+/// JetStream acknowledged a segment.
+pub fn segment_delivered(uplinks: u64, bytes_raw: usize, bytes_sent: usize, round_trip: Duration) {
+    sample(|facts| {
+        facts.segments.increment(1);
+        facts.segment_uplinks.increment(uplinks);
+        facts.segment_bytes_raw.increment(bytes_raw as u64);
+        facts.segment_bytes_sent.increment(bytes_sent as u64);
+        facts.segment_round_trips.record(round_trip);
+    });
+}
+
+/// Everything up to here, exclusive, is in the stream.
+pub fn delivered_number(number: u64) {
+    with(|facts| facts.delivered_number.set(number as f64));
+}
+
+/// The uplink is in this state, and in none of the `others`.
+pub fn uplink_state(state: &'static str, others: &[&'static str]) {
+    with(|_| {
+        for other in others {
+            gauge!("weir_gateway_uplink_state", "state" => *other).set(0.0);
+        }
+        gauge!("weir_gateway_uplink_state", "state" => state).set(1.0);
+    });
+}
+
+/// A publish or a look at the stream failed. `reason` is one of a few fixed words.
+pub fn uplink_failed(reason: &'static str) {
+    with(|_| counter!("weir_gateway_uplink_failures_total", "reason" => reason).increment(1));
+}
+
+/// Uplinks the stream had acknowledged are gone from it and from the spool.
+pub fn uplinks_lost(count: u64) {
+    with(|facts| facts.uplinks_lost.increment(count));
+}
+
+/// The gateway's own events that found no room.
+pub fn journal_lost(count: u64) {
+    with(|facts| facts.journal_lost.increment(count));
+}
+
+/// What the spool holds; set when somebody asks.
+pub fn spool(bytes: u64, backlog: u64, oldest: Option<Duration>) {
+    with(|facts| {
+        facts.spool_bytes.set(bytes as f64);
+        facts.spool_backlog.set(backlog as f64);
+        facts.spool_oldest.set(oldest.map_or(0.0, |age| age.as_secs_f64()));
+    });
+}
+
+fn with(tell: impl FnOnce(&Facts)) {
+    if let Some(facts) = FACTS.get() {
+        tell(facts);
+    }
+}
+
+/// For facts with a histogram: has the exporter fold the samples into buckets every so many.
+fn sample(tell: impl FnOnce(&Facts)) {
+    with(|facts| {
+        tell(facts);
+        if facts.samples.fetch_add(1, Ordering::Relaxed) % SAMPLES_KEPT_MAX == SAMPLES_KEPT_MAX - 1 {
+            facts.exporter.run_upkeep();
+        }
+    });
+}
+
+impl Facts {
+    fn new(exporter: PrometheusHandle) -> Self {
+        let count = |name: &'static str, unit: Unit, help: &'static str| {
+            describe_counter!(name, unit, help);
+            counter!(name)
+        };
+        let level = |name: &'static str, unit: Unit, help: &'static str| {
+            describe_gauge!(name, unit, help);
+            gauge!(name)
+        };
+        let seconds = |name: &'static str, help: &'static str| {
+            describe_histogram!(name, Unit::Seconds, help);
+            histogram!(name)
+        };
+        describe_counter!(
+            "weir_gateway_uplinks_refused_total",
+            Unit::Count,
+            "Publishes on events topics that were no uplink"
+        );
+        describe_counter!(
+            "weir_gateway_connections_refused_total",
+            Unit::Count,
+            "Connections refused or cut"
+        );
+        describe_counter!(
+            "weir_gateway_uplink_failures_total",
+            Unit::Count,
+            "Publishes to JetStream and looks at it that failed"
+        );
+        describe_gauge!("weir_gateway_uplink_state", Unit::Count, "1 for the state the uplink is in");
+        Facts {
+            exporter,
+            samples: AtomicU32::new(0),
+            uplinks_taken: count(
+                "weir_gateway_uplinks_taken_total",
+                Unit::Count,
+                "Uplinks taken into custody",
+            ),
+            uplink_bytes_taken: count(
+                "weir_gateway_uplinks_taken_bytes_total",
+                Unit::Bytes,
+                "Bytes of uplinks taken into custody",
+            ),
+            uplinks_repeated: count(
+                "weir_gateway_uplinks_repeated_total",
+                Unit::Count,
+                "Uplinks that were in custody already",
+            ),
+            commits: seconds(
+                "weir_gateway_commit_seconds",
+                "Group commits, from the first uplink gathered to the last wake",
+            ),
+            syncs: seconds("weir_gateway_fdatasync_seconds", "fdatasync of the spool"),
+            connections: level("weir_gateway_connections", Unit::Count, "MQTT connections"),
+            connections_accepted: count(
+                "weir_gateway_connections_accepted_total",
+                Unit::Count,
+                "MQTT connections accepted",
+            ),
+            router_subscriptions: level(
+                "weir_gateway_router_subscriptions",
+                Unit::Count,
+                "Filters of local subscribers",
+            ),
+            segments: count("weir_gateway_segments_total", Unit::Count, "Segments acknowledged by JetStream"),
+            segment_uplinks: count(
+                "weir_gateway_segment_uplinks_total",
+                Unit::Count,
+                "Uplinks in acknowledged segments",
+            ),
+            segment_bytes_raw: count(
+                "weir_gateway_segment_raw_bytes_total",
+                Unit::Bytes,
+                "Acknowledged segments before compression",
+            ),
+            segment_bytes_sent: count(
+                "weir_gateway_segment_sent_bytes_total",
+                Unit::Bytes,
+                "Acknowledged segments as sent",
+            ),
+            segment_round_trips: seconds(
+                "weir_gateway_segment_round_trip_seconds",
+                "From publishing a segment to its acknowledgement",
+            ),
+            delivered_number: level(
+                "weir_gateway_delivered_number",
+                Unit::Count,
+                "Uplinks below this number are in the stream",
+            ),
+            uplinks_lost: count(
+                "weir_gateway_uplinks_lost_total",
+                Unit::Count,
+                "Uplinks gone from the stream after it had acknowledged them, and from the spool",
+            ),
+            journal_lost: count(
+                "weir_gateway_journal_lost_total",
+                Unit::Count,
+                "The gateway's own events that found no room",
+            ),
+            spool_bytes: level("weir_gateway_spool_bytes", Unit::Bytes, "Bytes the spool has on disk"),
+            spool_backlog: level(
+                "weir_gateway_spool_backlog_uplinks",
+                Unit::Count,
+                "Uplinks in custody that are not yet in the stream",
+            ),
+            spool_oldest: level(
+                "weir_gateway_spool_oldest_age_seconds",
+                Unit::Seconds,
+                "Age of the oldest uplink not yet in the stream",
+            ),
+            custody_failed: level(
+                "weir_gateway_custody_failed",
+                Unit::Count,
+                "1 after a failed commit: nothing is acknowledged any more",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_rendered_for_prometheus_and_installing_twice_is_harmless() {
+        install().expect("nothing else in this test process installs a recorder");
+        install().expect("a second time");
+        uplinks_taken(3, 300);
+        uplink_refused("malformed");
+        synced(Duration::from_millis(3));
+        let text = render();
+        for line in [
+            "weir_gateway_uplinks_taken_total",
+            "weir_gateway_uplinks_refused_total{reason=\"malformed\"} 1",
+            "weir_gateway_fdatasync_seconds_bucket{le=\"0.005\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+    }
+}
