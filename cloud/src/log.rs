@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Invalid, within};
+
 /// `[stream]`: how the log is kept when this process creates it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,5 +19,14 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config { replicas: 1, max_age_hours: 0, max_bytes: 0 }
+    }
+}
+
+impl Config {
+    /// Checks ranges.
+    pub fn check(&self) -> Result<(), Invalid> {
+        within("stream.replicas", self.replicas, 1, 5)?;
+        within("stream.max_age_hours", self.max_age_hours, 0, 24 * 366 * 100)?;
+        within("stream.max_bytes", self.max_bytes, 0, 1 << 50)
     }
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 pub use reader::Reader;
 
+use crate::config::Invalid;
+
 /// `[store]`: where views are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +22,16 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config { path: "weir-cloud.sqlite".into() }
+    }
+}
+
+impl Config {
+    /// Checks that there is a path.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Invalid::new("store.path", "", "the path of a file, as /var/lib/weir/cloud.sqlite"));
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,137 @@
+//! How this process reaches NATS: addresses, identity, TLS. What is said over the connection is [`crate::log`]'s business.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Invalid, within};
+
+/// `[nats]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Servers of one cluster, tried in turn: `nats://host:port`, or `tls://host:port`.
+    pub servers: Vec<String>,
+    /// A `.creds` file (JWT and seed), if the servers ask for one.
+    pub credentials: Option<PathBuf>,
+    /// Longest wait for a connection to one server.
+    pub connect_timeout_ms: u64,
+    /// Longest wait for the answer to one request.
+    pub request_timeout_ms: u64,
+    /// TLS beyond what `tls://` alone means.
+    pub tls: Tls,
+}
+
+/// `[nats.tls]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// PEM file of the authority that signed the servers' certificates; the system's authorities if absent.
+    pub ca: Option<PathBuf>,
+    /// PEM file of our own certificate, if the servers ask for one. Goes with `key`.
+    pub cert: Option<PathBuf>,
+    /// PEM file of the key of `cert`.
+    pub key: Option<PathBuf>,
+    /// Never talk to a server without TLS, whatever it offers.
+    pub required: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            servers: vec!["nats://127.0.0.1:4222".to_owned()],
+            credentials: None,
+            connect_timeout_ms: 5_000,
+            request_timeout_ms: 5_000,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks ranges and what needs each other.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let form = "a list of one or more `nats://host:port` or `tls://host:port`";
+        if self.servers.is_empty() {
+            return Err(Invalid::new("nats.servers", "[]", form));
+        }
+        for server in &self.servers {
+            let known_scheme = server.starts_with("nats://") || server.starts_with("tls://");
+            if !known_scheme || server.parse::<async_nats::ServerAddr>().is_err() {
+                return Err(Invalid::new("nats.servers", server, form));
+            }
+        }
+        within("nats.connect_timeout_ms", self.connect_timeout_ms, 100, 600_000)?;
+        within("nats.request_timeout_ms", self.request_timeout_ms, 100, 600_000)?;
+        match (&self.tls.cert, &self.tls.key) {
+            (Some(cert), None) => {
+                Err(Invalid::new("nats.tls.cert", cert.display(), "only together with nats.tls.key"))
+            }
+            (None, Some(key)) => {
+                Err(Invalid::new("nats.tls.key", key.display(), "only together with nats.tls.cert"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why no client could be made. Servers that do not answer are not among the reasons: they are tried for ever.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The credentials file cannot be read.
+    #[error("nats.credentials: cannot read {}", file.display())]
+    Credentials {
+        /// The file of the setting.
+        file: PathBuf,
+        /// What was wrong with it.
+        source: std::io::Error,
+    },
+    /// The client refused its options, for example a certificate file that cannot be read.
+    #[error("cannot set up the NATS client for {}", servers.join(", "))]
+    Client {
+        /// The servers of the setting.
+        servers: Vec<String>,
+        /// What was wrong.
+        source: async_nats::ConnectError,
+    },
+}
+
+/// Makes a client that connects in the background, and again whenever the connection is lost, for ever.
+pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
+    let mut options = async_nats::ConnectOptions::new()
+        .name("weir-cloud")
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .connection_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .request_timeout(Some(Duration::from_millis(config.request_timeout_ms)))
+        .event_callback(|event| async move {
+            match event {
+                async_nats::Event::Connected => tracing::info!("connected to NATS"),
+                async_nats::Event::Disconnected => {
+                    tracing::warn!("lost the connection to NATS; trying again");
+                }
+                other => tracing::debug!(event = %other, "NATS client"),
+            }
+        });
+    if let Some(file) = &config.credentials {
+        let text = tokio::fs::read_to_string(file)
+            .await
+            .map_err(|source| Error::Credentials { file: file.clone(), source })?;
+        options =
+            options.credentials(&text).map_err(|source| Error::Credentials { file: file.clone(), source })?;
+    }
+    if let Some(ca) = &config.tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    if config.tls.required {
+        options = options.require_tls(true);
+    }
+    options
+        .connect(&config.servers)
+        .await
+        .map_err(|source| Error::Client { servers: config.servers.clone(), source })
+}

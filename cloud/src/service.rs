@@ -1,0 +1,134 @@
+//! Puts the parts of `weir-cloud` together, keeps them running, and stops them in order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::api::server::Server;
+use crate::{Config, api, nats, telemetry};
+
+/// What one process of `weir-cloud` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Folds the log into the store.
+    Project,
+    /// Answers queries from the store.
+    Serve,
+    /// Both in one process.
+    All,
+}
+
+/// Where a running service listens. Written as JSON to a file beside the store, for tools and tests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Addresses {
+    /// The HTTP API.
+    pub api: SocketAddr,
+}
+
+/// Why the service did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API's address cannot be taken.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The setting it comes from.
+        key: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// Mostly: in use, or not an address of this machine.
+        source: std::io::Error,
+    },
+    /// The file that tells tools our addresses cannot be written.
+    #[error("cannot write {}", file.display())]
+    Addresses {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// No NATS client.
+    #[error(transparent)]
+    Nats(#[from] nats::Error),
+    /// A part of the service panicked.
+    #[error("a part of the service failed")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// A service at work. Dropping it stops everything at once; [`Running::shutdown`] drains.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub addresses: Addresses,
+    stop: watch::Sender<bool>,
+    parts: JoinSet<Result<(), Error>>,
+}
+
+/// Starts the parts of a role. When this returns, queries are answered.
+pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
+    telemetry::metrics();
+    let (stop, stopped) = watch::channel(false);
+    let mut parts = JoinSet::new();
+
+    let (key, address) = match role {
+        Role::Project => ("api.project_address", config.api.project_address),
+        Role::Serve | Role::All => ("api.address", config.api.address),
+    };
+    let server = Server::bind(address).await.map_err(|source| Error::Listen { key, address, source })?;
+    let addresses = Addresses { api: server.address() };
+    let limits = config.api.clone();
+    parts.spawn(async move {
+        server.run(api::router(), limits, stopped).await;
+        Ok(())
+    });
+
+    write_addresses(&addresses_file(&config.store.path, role), &addresses)?;
+    info!(api = %addresses.api, role = ?role, "weir-cloud is running");
+    Ok(Running { addresses, stop, parts })
+}
+
+impl Running {
+    /// Resolves when a part has ended though nobody asked it to: there is nothing left to do but to stop.
+    pub async fn ended(&mut self) -> Result<(), Error> {
+        match self.parts.join_next().await {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => Err(Error::Panicked(panic)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops taking work, finishes what is under way, and returns when all is quiet: the first failure, if any.
+    pub async fn shutdown(mut self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        let mut result = Ok(());
+        while let Some(ended) = self.parts.join_next().await {
+            result = result.and(ended.unwrap_or_else(|panic| Err(Error::Panicked(panic))));
+        }
+        result
+    }
+}
+
+/// `<store path>.addresses.json`; a process that only projects has its own, as both may run beside each other.
+fn addresses_file(store: &Path, role: Role) -> PathBuf {
+    let mut file = store.as_os_str().to_owned();
+    file.push(match role {
+        Role::Project => ".project.addresses.json",
+        Role::Serve | Role::All => ".addresses.json",
+    });
+    file.into()
+}
+
+/// Replaces the file in one step, so that a reader sees all of it or none.
+fn write_addresses(file: &Path, addresses: &Addresses) -> Result<(), Error> {
+    let failed = |source| Error::Addresses { file: file.into(), source };
+    let mut text = serde_json::to_vec(addresses).expect("addresses are plain strings");
+    text.push(b'\n');
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(".new");
+    std::fs::write(&draft, text).map_err(failed)?;
+    std::fs::rename(&draft, file).map_err(failed)
+}
