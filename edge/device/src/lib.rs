@@ -1,2 +1,35 @@
-//! placeholder
+//! What a Weir device does, given inputs and the time: it samples, numbers what it observes, keeps it until a gateway
+//! has it on disk, and says what it could not keep.
+//!
+//! `no_std`, no allocator, no IO, no clock. The shell around it (firmware, simulator) carries bytes and time:
+//!
+//! ```text
+//!   sensor ──► Sampler, Limit ──► Device::emit ──► Outbox ──► Device::poll ──► Action ──► MQTT client
+//!                                                    ▲                                         │
+//!                                                    └── acknowledged ◄── connected, disconnected, received
+//! ```
+//!
+//! A shell's loop: give [`Device`] what happened, call [`Device::poll`] until it says [`Action::Wait`], do what it says.
+//!
+//! # Invariants
+//!
+//! - Every number 1..=last of a boot is acknowledged, kept, or covered by an `events-lost`: exactly one of them.
+//! - Events of a boot are published in order; after a reconnect the oldest unacknowledged ones go first, in the same uplinks.
+//! - An event is freed only when it and all before it are acknowledged, in whatever order the acknowledgements come.
+//! - All times are milliseconds since boot, given by the caller. They may stand still; they do not go back.
+
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod device;
+mod outbox;
+mod ring;
+mod sampler;
+mod session;
+
+pub use device::{Action, Config, Device, Publish};
+pub use outbox::{Acknowledged, Emitted, Outbox, Token};
+pub use sampler::{Crossing, Limit, Sampler};
+pub use session::{Backoff, Session, Step};

@@ -1,0 +1,351 @@
+//! One device: its outboxes, its session, its clock and the commands it has seen, as one state machine.
+
+use heapless::Vec;
+use weir_contract::body::{Body, Outcome};
+use weir_contract::command::Command;
+use weir_contract::time::Time;
+use weir_contract::topic::Topic;
+use weir_contract::uplink::{self, HEADER_LEN_MAX, Header, UPLINK_EVENTS_MAX, UPLINK_LEN_MAX};
+use weir_contract::{Id, Kind, Malformed, Text};
+
+use crate::outbox::{Acknowledged, Emitted, Outbox, Readiness, Run, Token, UplinkLimits};
+use crate::session::{Backoff, Session, Step};
+
+/// How many command ids a device remembers, so that a repeated command is done once.
+const COMMANDS_REMEMBERED: usize = 16;
+
+/// A known beginning of the boot is corrected only if the gateway's time says it is off by more than this. Smaller
+/// differences are the network's, and events of one boot should not move against each other for them.
+const EPOCH_ERROR_MS_MAX: u64 = 500;
+
+/// How a device behaves. Times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who it is: also its MQTT client id.
+    pub id: Id,
+    /// The most uplinks published and not acknowledged.
+    pub window: u16,
+    /// The most events in an uplink, 1 to [`UPLINK_EVENTS_MAX`].
+    pub uplink_events_max: u16,
+    /// The most bytes in an uplink: what [`Device::poll`]'s buffer must hold. At least 256, so that an `events-lost` fits.
+    pub uplink_len_max: usize,
+    /// How long an event may wait for others to share its uplink.
+    pub linger_ms: u64,
+    /// When to connect first.
+    pub connect_at: u64,
+    /// The first wait after a lost connection is up to this.
+    pub backoff_ms_min: u32,
+    /// No wait after a lost connection is longer.
+    pub backoff_ms_max: u32,
+}
+
+impl Config {
+    /// Defaults for a device with few kilobytes of memory: uplinks of up to 16 events and 1 KiB, sent at once, four of
+    /// them in flight, back-off from half a second to half a minute.
+    pub fn new(id: Id) -> Self {
+        Self {
+            id,
+            window: 4,
+            uplink_events_max: 16,
+            uplink_len_max: 1024,
+            linger_ms: 0,
+            connect_at: 0,
+            backoff_ms_min: 500,
+            backoff_ms_max: 30_000,
+        }
+    }
+
+    /// The most bytes an event may take in an uplink, for [`Outbox::new`].
+    pub fn event_len_max(&self) -> usize {
+        self.limits().events_len_max
+    }
+
+    fn limits(&self) -> UplinkLimits {
+        UplinkLimits {
+            // The cast is of a constant of the contract, 256.
+            #[expect(clippy::cast_possible_truncation, reason = "256")]
+            events_max: self.uplink_events_max.clamp(1, UPLINK_EVENTS_MAX as u16),
+            events_len_max: self.uplink_len_max.min(UPLINK_LEN_MAX).saturating_sub(HEADER_LEN_MAX),
+        }
+    }
+}
+
+/// What the shell should do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action<'b> {
+    /// Nothing until this time, or until something happens.
+    Wait(Option<u64>),
+    /// Open an MQTT connection with the device's id as client id and a clean session (the outbox is what remembers);
+    /// then call [`Device::connected`] or [`Device::disconnected`].
+    Connect,
+    /// Subscribe to the device's `time` and `commands` topics (QoS 1), see [`weir_contract::topic`].
+    Subscribe,
+    /// Publish an uplink on the device's `events` topic with QoS 1; its PUBACK is [`Device::acknowledged`].
+    Publish(Publish<'b>),
+}
+
+/// An uplink to publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish<'b> {
+    /// To be given back with the acknowledgement.
+    pub token: Token,
+    /// Number of the first event in it.
+    pub first: u32,
+    /// Number of the last event in it.
+    pub last: u32,
+    /// Whether it was published before, on an earlier connection.
+    pub again: bool,
+    /// The uplink.
+    pub payload: &'b [u8],
+}
+
+/// A device. `S` is memory for events, `WINDOW` bounds the uplinks in flight, `EARLIER` how many outboxes of earlier
+/// boots it can carry.
+#[derive(Debug, Clone)]
+pub struct Device<S, const WINDOW: usize, const EARLIER: usize = 0> {
+    config: Config,
+    outbox: Outbox<S, WINDOW>,
+    /// Oldest boot first.
+    earlier: Vec<Outbox<S, WINDOW>, EARLIER>,
+    session: Session,
+    tokens: u32,
+    flushing: bool,
+    commands: Recent,
+}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> Device<S, WINDOW, EARLIER> {
+    /// A device that has just been powered up. `boot` is unique for this power-up of this device (random, or counted in
+    /// memory that outlives a power cut); `seed` should differ between devices.
+    pub fn new(config: Config, boot: u64, memory: S, seed: u64) -> Self {
+        let outbox = Outbox::new(boot, memory, config.event_len_max());
+        let backoff = Backoff::new(config.backoff_ms_min, config.backoff_ms_max, seed);
+        let session = Session::new(config.connect_at, backoff);
+        Self {
+            config,
+            outbox,
+            earlier: Vec::new(),
+            session,
+            tokens: 0,
+            flushing: false,
+            commands: Recent::default(),
+        }
+    }
+
+    /// Hands over what an earlier boot has left, oldest boot first. It is published before anything newer. It must have
+    /// been made for uplinks no longer than this device's ([`Config::event_len_max`]).
+    ///
+    /// # Errors
+    /// Gives the outbox back if there are `EARLIER` of them already.
+    pub fn carry(&mut self, outbox: Outbox<S, WINDOW>) -> Result<(), Outbox<S, WINDOW>> {
+        if outbox.is_empty() {
+            return Ok(());
+        }
+        self.earlier.push(outbox.after_power_cut())
+    }
+
+    /// The device loses power: what is left in its outboxes, oldest boot first.
+    pub fn power_off(self) -> impl Iterator<Item = Outbox<S, WINDOW>> {
+        self.earlier.into_iter().chain(core::iter::once(self.outbox))
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> &Id {
+        &self.config.id
+    }
+
+    /// The outbox of the present boot.
+    pub fn outbox(&self) -> &Outbox<S, WINDOW> {
+        &self.outbox
+    }
+
+    /// All outboxes, oldest boot first.
+    pub fn outboxes(&self) -> impl Iterator<Item = &Outbox<S, WINDOW>> {
+        self.earlier.iter().chain(core::iter::once(&self.outbox))
+    }
+
+    /// Whether everything emitted is acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.outboxes().all(Outbox::is_empty)
+    }
+
+    /// Keeps an event observed at `now`, or counts it as lost.
+    pub fn emit(&mut self, now: u64, body: &Body<'_>) -> Emitted {
+        self.outbox.emit(now, body)
+    }
+
+    /// Keeps an event of any kind observed at `now`; `body` is one CBOR map with text keys.
+    pub fn emit_raw(&mut self, now: u64, kind: &Kind, version: u16, body: &[u8]) -> Emitted {
+        self.outbox.emit_raw(now, kind, version, body)
+    }
+
+    /// From now on no event waits for others to share its uplink.
+    pub fn flush(&mut self) {
+        self.flushing = true;
+    }
+
+    /// The gateway has accepted the connection.
+    pub fn connected(&mut self) {
+        self.session.connected();
+    }
+
+    /// The connection is gone, or could not be made.
+    pub fn disconnected(&mut self, now: u64) {
+        self.session.disconnected(now);
+        self.outbox.disconnected();
+        self.earlier.iter_mut().for_each(Outbox::disconnected);
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.session.is_up()
+    }
+
+    /// The gateway has acknowledged the uplink named `token`; says which events that were, if it was news.
+    pub fn acknowledged(&mut self, token: Token) -> Option<Acknowledged> {
+        let outboxes = self.earlier.iter_mut().chain(core::iter::once(&mut self.outbox));
+        let acknowledged = outboxes.into_iter().find_map(|outbox| outbox.acknowledge(token))?;
+        self.session.progressed();
+        self.earlier.retain(|outbox| !outbox.is_empty());
+        Some(acknowledged)
+    }
+
+    /// A message has come. Takes the time from it, or returns the command in it, if it is a new one that can still be
+    /// done; its acceptance has been emitted, and [`Device::answer`] tells how it went.
+    ///
+    /// # Errors
+    /// The payload is not what the contract says for this topic; nothing has changed.
+    pub fn received<'m>(
+        &mut self,
+        now: u64,
+        topic: &str,
+        payload: &'m [u8],
+    ) -> Result<Option<Command<'m>>, Malformed> {
+        match Topic::parse(topic) {
+            Some(Topic::Time(device)) if device == self.config.id => {
+                self.time_is(now, Time::read(payload)?.unix_ms);
+                Ok(None)
+            }
+            Some(Topic::Commands(device)) if device == self.config.id => {
+                Ok(self.take_command(now, Command::read(payload)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// It is `unix_ms` (Unix milliseconds) at `now`.
+    pub fn time_is(&mut self, now: u64, unix_ms: u64) {
+        let epoch = unix_ms.saturating_sub(now);
+        if self.outbox.epoch().is_none_or(|known| known.abs_diff(epoch) > EPOCH_ERROR_MS_MAX) {
+            self.outbox.set_epoch(epoch);
+        }
+    }
+
+    fn take_command<'m>(&mut self, now: u64, command: Command<'m>) -> Option<Command<'m>> {
+        if !self.commands.is_new(&command.id) {
+            return None;
+        }
+        let late = self.outbox.epoch().is_some_and(|epoch| epoch.saturating_add(now) > command.deadline_ms);
+        if late {
+            let _ = self.answer(now, command.id, Outcome::Failed, Some("deadline passed"), None);
+            return None;
+        }
+        let _ = self.answer(now, command.id, Outcome::Accepted, None, None);
+        Some(command)
+    }
+
+    /// Tells how a command went; `result` is one CBOR item.
+    pub fn answer(
+        &mut self,
+        now: u64,
+        id: Text<'_>,
+        outcome: Outcome,
+        reason: Option<&str>,
+        result: Option<&[u8]>,
+    ) -> Emitted {
+        self.emit(now, &Body::CommandAnswered { outcome, id, reason: reason.map(Text::from), result })
+    }
+
+    /// What to do at `now`. To be asked again after every action and every report, until it says [`Action::Wait`].
+    ///
+    /// # Panics
+    /// If `buffer` is shorter than [`Config::uplink_len_max`].
+    pub fn poll<'b>(&mut self, now: u64, buffer: &'b mut [u8]) -> Action<'b> {
+        assert!(buffer.len() >= self.config.uplink_len_max, "the buffer must hold an uplink");
+        match self.session.step(now) {
+            Step::Wait(until) => Action::Wait(until),
+            Step::Connect => Action::Connect,
+            Step::Subscribe => Action::Subscribe,
+            Step::Publish => self.publish(now, buffer),
+        }
+    }
+
+    fn publish<'b>(&mut self, now: u64, buffer: &'b mut [u8]) -> Action<'b> {
+        let in_flight: usize = self.outboxes().map(Outbox::in_flight).sum();
+        if in_flight >= usize::from(self.config.window) {
+            return Action::Wait(None);
+        }
+        let limits = self.config.limits();
+        let via = self.outbox.boot();
+        let token = Token(self.tokens);
+        for outbox in &mut self.earlier {
+            if outbox.readiness(0, limits) != Readiness::Nothing
+                && let Some(run) = outbox.next_run(token, limits)
+            {
+                self.tokens = self.tokens.wrapping_add(1);
+                let header = Header { boot: outbox.boot(), now: None, epoch: outbox.epoch(), via: Some(via) };
+                return write(outbox, &header, &run, buffer);
+            }
+        }
+        let linger_ms = if self.flushing { 0 } else { self.config.linger_ms };
+        match self.outbox.readiness(linger_ms, limits) {
+            Readiness::Nothing => return Action::Wait(None),
+            Readiness::At(time) if time > now => return Action::Wait(Some(time)),
+            Readiness::At(_) | Readiness::Ready => {}
+        }
+        let Some(run) = self.outbox.next_run(token, limits) else { return Action::Wait(None) };
+        self.tokens = self.tokens.wrapping_add(1);
+        let header = Header { boot: via, now: Some(now), epoch: self.outbox.epoch(), via: None };
+        write(&self.outbox, &header, &run, buffer)
+    }
+}
+
+fn write<'b, S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize>(
+    outbox: &Outbox<S, WINDOW>,
+    header: &Header,
+    run: &Run,
+    buffer: &'b mut [u8],
+) -> Action<'b> {
+    let len = uplink::write(buffer, header, outbox.events(run))
+        .expect("no event is longer than an uplink may be, and the buffer holds an uplink");
+    Action::Publish(Publish {
+        token: run.token,
+        first: run.first,
+        last: run.last,
+        again: run.again,
+        payload: &buffer[..len],
+    })
+}
+
+/// Ids of the commands seen last, as 64-bit FNV-1a hashes: a strange command takes another's place with a chance of
+/// 16 in 2⁶⁴.
+#[derive(Debug, Clone, Default)]
+struct Recent {
+    hashes: [u64; COMMANDS_REMEMBERED],
+    oldest: usize,
+}
+
+impl Recent {
+    /// Whether `id` was not seen before; it has been now.
+    fn is_new(&mut self, id: &Text<'_>) -> bool {
+        let bytes = id.chunks().flat_map(str::bytes);
+        let hash = bytes.fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+        });
+        if self.hashes.contains(&hash) {
+            return false;
+        }
+        self.hashes[self.oldest] = hash;
+        self.oldest = (self.oldest + 1) % COMMANDS_REMEMBERED;
+        true
+    }
+}
