@@ -3,9 +3,9 @@
 //! Data flows down this list of modules:
 //!
 //! * `mqtt`: sockets, connections, permissions
-//! * `intake`: is this payload an uplink? Pure
-//! * `custody`: group commit; an acknowledgement is sent after what it acknowledges is on disk
-//! * `spool`: the disk; the only place that knows sled
+//! * [`intake`]: is this payload an uplink? Pure
+//! * [`custody`]: group commit; an acknowledgement is sent after what it acknowledges is on disk
+//! * [`spool`]: the disk; the only place that knows sled
 //! * `uplink`: JetStream; the only place that knows NATS
 //!
 //! Beside it: [`journal`] (what the gateway itself has to tell), `admin` (HTTP for operators and machines),
@@ -15,5 +15,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod custody;
 pub mod facts;
+pub mod intake;
 pub mod journal;
+pub mod spool;

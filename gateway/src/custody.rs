@@ -1,0 +1,416 @@
+//! Custody: from "a client has sent this" to "it is on disk", by group commit.
+//!
+//! Connections [`gather`](Custody::gather) uplinks into a batch; one thread takes the batch, stores it, waits for the disk, and wakes each
+//! connection that has something in it. While it waits for the disk the next batch gathers, so the more there is to do the more shares
+//! one sync.
+//!
+//! # Invariants
+//! - [`Custody::stored`] passes a [`Ticket`] only after `fdatasync` has returned for everything offered under it.
+//! - A failed commit is final: nothing is acknowledged any more, by anyone, until the process has been started again and
+//!   has read back what the disk holds. Nothing is ever kept in memory only.
+//! - Memory is bounded: one batch gathers, one is being stored.
+
+mod batch;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use weir_contract::Id;
+use weir_contract::segment::{ENTRY_OVERHEAD_MAX, entry_len};
+use weir_contract::uplink::UPLINK_LEN_MAX;
+
+use self::batch::{BATCH_BYTES_MAX, Batch};
+use self::runs::Runs;
+use crate::intake::SeqRun;
+use crate::spool::{self, Spool, Writer};
+
+/// An uplink with the largest payload, as an entry.
+const ENTRY_LEN_MAX: usize = UPLINK_LEN_MAX + ENTRY_OVERHEAD_MAX;
+
+/// A batch of this size is stored without waiting for more.
+const BATCH_BYTES_DUE: usize = BATCH_BYTES_MAX / 2;
+
+/// A handle to the custody of uplinks; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Custody {
+    shared: Arc<Shared>,
+}
+
+/// Names the group commit an uplink is in. Stored when [`Custody::stored`] is the same or greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// Why an uplink is not taken now. Nothing of it is left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// As much as one commit takes has been gathered; there is room after the next one.
+    #[error("a whole batch waits for the disk")]
+    Batch,
+    /// The spool's budget is used up; there is room when something has been delivered.
+    #[error("the spool is full")]
+    Spool,
+    /// Nothing is taken any more: a commit has failed, or the gateway is going down.
+    #[error("nothing is taken into custody any more")]
+    Closed,
+}
+
+/// Who is to be woken when something is stored: one per connection.
+#[derive(Debug, Default)]
+pub struct Waiter {
+    notify: Notify,
+    /// The last batch it was put on the list of. Only touched under the lock of what is gathered.
+    listed: AtomicU64,
+}
+
+impl Waiter {
+    /// A waiter nobody has to wake yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Resolves when something offered with this waiter has been stored, or custody has failed; at once if that
+    /// has happened since the last time. Then ask [`Custody::stored`] and [`Custody::failed`].
+    pub fn notified(&self) -> Notified<'_> {
+        self.notify.notified()
+    }
+
+    fn wake(&self) {
+        self.notify.notify_one();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    spool: Arc<Spool>,
+    gathering: Mutex<Gathering>,
+    /// Tells the committer that there is something.
+    gathered: Condvar,
+    /// The last commit that is on disk.
+    stored: AtomicU64,
+    failed: OnceLock<Arc<spool::Error>>,
+    failing: Notify,
+}
+
+#[derive(Debug)]
+struct Gathering {
+    batch: Batch,
+    /// The commit that `batch` will be.
+    ticket: u64,
+    waiters: Vec<Arc<Waiter>>,
+    /// Bytes of the batch that is being stored.
+    storing_bytes: usize,
+    /// The waiters of the batch that is being stored.
+    storing: Vec<Arc<Waiter>>,
+    runs: Runs,
+    closed: bool,
+}
+
+/// The right to offer uplinks: a lock that everyone else waits for. Take it once per socket read, never hold it across an await.
+#[derive(Debug)]
+pub struct Gather<'a> {
+    shared: &'a Shared,
+    gathering: Option<MutexGuard<'a, Gathering>>,
+    /// Bytes in the batch when the lock was taken.
+    len_before: usize,
+}
+
+/// The committing thread. Dropping it stops it too, but only [`Self::stop`] tells how that went.
+#[derive(Debug)]
+pub struct Committer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Custody {
+    /// Opens the spool and starts the committing thread. `now_ms` is Unix time.
+    ///
+    /// # Errors
+    /// What [`Spool::open`] says.
+    pub fn start(config: &spool::Config, now_ms: u64) -> Result<(Self, Committer), spool::Error> {
+        let (spool, writer) = Spool::open(config, now_ms)?;
+        let gathering = Gathering {
+            batch: Batch::default(),
+            ticket: 1,
+            waiters: Vec::new(),
+            storing_bytes: 0,
+            storing: Vec::new(),
+            runs: Runs::default(),
+            closed: false,
+        };
+        let shared = Arc::new(Shared {
+            spool,
+            gathering: Mutex::new(gathering),
+            gathered: Condvar::new(),
+            stored: AtomicU64::new(0),
+            failed: OnceLock::new(),
+            failing: Notify::new(),
+        });
+        let commits =
+            Commits { shared: shared.clone(), writer, delay: Duration::from_millis(config.commit_delay_ms) };
+        let thread = std::thread::Builder::new().name("custody".to_owned()).spawn(move || commits.run());
+        let thread = thread.map_err(|source| spool::Error::Io {
+            what: "start a thread for",
+            path: config.folder.clone(),
+            source,
+        })?;
+        Ok((Self { shared: shared.clone() }, Committer { shared, thread: Some(thread) }))
+    }
+
+    /// Takes the lock under which uplinks are offered.
+    pub fn gather(&self) -> Gather<'_> {
+        let gathering = self.shared.gathering();
+        Gather { shared: &self.shared, len_before: gathering.batch.len(), gathering: Some(gathering) }
+    }
+
+    /// Everything with this ticket or a smaller one is on disk, and synced.
+    pub fn stored(&self) -> Ticket {
+        Ticket(self.shared.stored.load(Ordering::Acquire))
+    }
+
+    /// Resolves when an uplink of any size can be offered, as far as others leave it: offer again, and be ready to wait again.
+    ///
+    /// # Errors
+    /// The error with which custody failed: there will be no room any more. Pends for ever if custody was stopped.
+    pub async fn room(&self) -> Result<(), Arc<spool::Error>> {
+        loop {
+            let mut notified = std::pin::pin!(self.shared.spool.room().notified());
+            notified.as_mut().enable();
+            if let Some(error) = self.failed() {
+                return Err(error);
+            }
+            if self.shared.room_for(&self.shared.gathering(), ENTRY_LEN_MAX).is_ok() {
+                return Ok(());
+            }
+            notified.await;
+        }
+    }
+
+    /// The error with which custody failed, if it has. The process should end, and be started again.
+    pub fn failed(&self) -> Option<Arc<spool::Error>> {
+        self.shared.failed.get().cloned()
+    }
+
+    /// Resolves when custody has failed.
+    pub async fn failure(&self) -> Arc<spool::Error> {
+        loop {
+            let mut notified = std::pin::pin!(self.shared.failing.notified());
+            notified.as_mut().enable();
+            if let Some(error) = self.failed() {
+                return error;
+            }
+            notified.await;
+        }
+    }
+
+    /// The spool, to read and release.
+    pub fn spool(&self) -> &Arc<Spool> {
+        &self.shared.spool
+    }
+}
+
+impl Gather<'_> {
+    /// Takes an uplink. Acknowledge it when [`Custody::stored`] has reached the ticket; `waiter` is woken then.
+    ///
+    /// An uplink whose events have all been taken before is not stored again: its ticket is that of what it repeats, which may
+    /// be stored already; the waiter is woken all the same.
+    ///
+    /// # Errors
+    /// [`Full`] leaves nothing behind: stop reading from this client, await [`Custody::room`], offer it again.
+    pub fn offer(
+        &mut self,
+        device: &Id,
+        received_ms: u64,
+        traceparent: Option<&[u8]>,
+        payload: &[u8],
+        run: SeqRun,
+        waiter: &Arc<Waiter>,
+    ) -> Result<Ticket, Full> {
+        let gathering = self.gathering.as_deref_mut().expect("only dropping takes it");
+        if gathering.closed {
+            return Err(Full::Closed);
+        }
+        if let Some(ticket) = gathering.runs.ticket_of(device, run) {
+            gathering.list(ticket, waiter);
+            return Ok(Ticket(ticket));
+        }
+        let len = entry_len(device, received_ms, traceparent, payload);
+        self.shared.room_for(gathering, len)?;
+        gathering.batch.push(device, received_ms, traceparent, payload, len);
+        let ticket = gathering.ticket;
+        gathering.runs.take(device, run, ticket);
+        gathering.list(ticket, waiter);
+        Ok(Ticket(ticket))
+    }
+}
+
+impl Drop for Gather<'_> {
+    fn drop(&mut self) {
+        let len = self.gathering.take().map_or(0, |gathering| gathering.batch.len());
+        let passes = |bytes: usize| self.len_before < bytes && len >= bytes;
+        if passes(1) || passes(BATCH_BYTES_DUE) {
+            self.shared.gathered.notify_one();
+        }
+    }
+}
+
+impl Gathering {
+    /// Sees to it that `waiter` is woken when this commit has been stored.
+    fn list(&mut self, ticket: u64, waiter: &Arc<Waiter>) {
+        let waiters = match ticket {
+            current if current == self.ticket => &mut self.waiters,
+            storing if storing + 1 == self.ticket && self.storing_bytes > 0 => &mut self.storing,
+            _ => return waiter.wake(),
+        };
+        if waiter.listed.swap(ticket, Ordering::Relaxed) != ticket {
+            waiters.push(waiter.clone());
+        }
+    }
+}
+
+impl Shared {
+    fn gathering(&self) -> MutexGuard<'_, Gathering> {
+        self.gathering.lock().expect("nothing panics while it is held")
+    }
+
+    fn room_for(&self, gathering: &Gathering, len: usize) -> Result<(), Full> {
+        if gathering.closed {
+            return Err(Full::Closed);
+        }
+        if !gathering.batch.has_room(len) {
+            return Err(Full::Batch);
+        }
+        // On disk it takes a little more: keys, heads, and the ends of sled's segments that stay empty.
+        let bytes = gathering.storing_bytes + gathering.batch.len() + len;
+        if (bytes + bytes / 4) as u64 > self.spool.room_bytes() {
+            return Err(Full::Spool);
+        }
+        Ok(())
+    }
+}
+
+impl Committer {
+    /// Stores what has been gathered and closes the spool. Nothing is taken any more.
+    ///
+    /// # Errors
+    /// The error with which custody failed, now or before.
+    pub fn stop(mut self) -> Result<(), Arc<spool::Error>> {
+        self.close();
+        self.shared.failed.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    fn close(&mut self) {
+        self.shared.gathering().closed = true;
+        self.shared.gathered.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the committing thread panicked");
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The committing thread.
+struct Commits {
+    shared: Arc<Shared>,
+    writer: Writer,
+    delay: Duration,
+}
+
+impl Commits {
+    /// Commits until there is nothing more to come, or one fails.
+    fn run(mut self) {
+        let committed = catch_unwind(AssertUnwindSafe(|| self.commit()));
+        match committed {
+            Ok(Ok(())) => self.writer.close(),
+            Ok(Err(error)) => self.fail(error),
+            Err(_) => {
+                let path = self.shared.spool.folder().to_owned();
+                self.fail(spool::Error::Panicked {
+                    what: "store in",
+                    path,
+                    message: "see standard error".to_owned(),
+                });
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), spool::Error> {
+        let mut batch = Batch::default();
+        while let Some(ticket) = self.next_batch(&mut batch) {
+            // Half of the room is free again: the batch that was swapped in is empty.
+            self.shared.spool.room().notify_waiters();
+            self.writer.append(batch.records())?;
+            self.stored(ticket);
+            batch.clear();
+        }
+        Ok(())
+    }
+
+    /// Waits for uplinks and takes them; `None` when there will be no more.
+    fn next_batch(&self, batch: &mut Batch) -> Option<u64> {
+        let mut gathering = self.shared.gathering();
+        while gathering.batch.is_empty() {
+            if gathering.closed {
+                return None;
+            }
+            gathering = self.shared.gathered.wait(gathering).expect("nothing panics while it is held");
+        }
+        let deadline = Instant::now() + self.delay;
+        while !gathering.closed && gathering.batch.len() < BATCH_BYTES_DUE {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.shared.gathered.wait_timeout(gathering, left);
+            gathering = waited.expect("nothing panics while it is held").0;
+        }
+        std::mem::swap(&mut gathering.batch, batch);
+        gathering.storing_bytes = batch.len();
+        let waiters = std::mem::take(&mut gathering.waiters);
+        gathering.storing = waiters;
+        let ticket = gathering.ticket;
+        gathering.ticket += 1;
+        Some(ticket)
+    }
+
+    fn stored(&self, ticket: u64) {
+        let mut gathering = self.shared.gathering();
+        self.shared.stored.store(ticket, Ordering::Release);
+        gathering.storing_bytes = 0;
+        let waiters = std::mem::take(&mut gathering.storing);
+        drop(gathering);
+        self.shared.spool.room().notify_waiters();
+        for waiter in waiters {
+            waiter.wake();
+        }
+    }
+
+    fn fail(&self, error: spool::Error) {
+        tracing::error!(error = error.with_causes(), "storing failed: nothing is acknowledged any more");
+        let _ = self.shared.failed.set(Arc::new(error));
+        let mut gathering = self.shared.gathering();
+        gathering.closed = true;
+        let mut waiters = std::mem::take(&mut gathering.storing);
+        waiters.append(&mut gathering.waiters);
+        drop(gathering);
+        self.shared.failing.notify_waiters();
+        self.shared.spool.room().notify_waiters();
+        for waiter in waiters {
+            waiter.wake();
+        }
+    }
+}

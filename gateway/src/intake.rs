@@ -1,0 +1,49 @@
+//! Intake: is this payload an uplink? Pure; bodies stay opaque, so a kind nobody here knows passes through untouched.
+
+use weir_contract::uplink::{UPLINK_LEN_MAX, Uplink};
+
+/// The events an uplink carries, by name: `first ..= last` of one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeqRun {
+    /// The boot they were observed in.
+    pub boot: u64,
+    /// Number of the first event.
+    pub first: u32,
+    /// Number of the last event.
+    pub last: u32,
+}
+
+/// Why a payload is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Longer than an uplink may be.
+    #[error("the payload has {len} bytes, an uplink has at most {UPLINK_LEN_MAX}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Not the CBOR of an uplink; says what and at which byte.
+    #[error("the payload is not an uplink: {0}")]
+    Malformed(#[source] weir_contract::Malformed),
+}
+
+impl Refusal {
+    /// The reason code of an MQTT 5 PUBACK that refuses (MQTT 5.0 §3.4.2.1).
+    pub const fn reason_code(&self) -> u8 {
+        match self {
+            Self::TooLong { .. } | Self::Malformed(_) => 0x99, // payload format invalid
+        }
+    }
+}
+
+/// Reads the frame of an uplink: which events it carries.
+///
+/// # Errors
+/// [`Refusal`] if it is not an uplink that could ever be taken; sending it again is of no use.
+pub fn read(payload: &[u8]) -> Result<SeqRun, Refusal> {
+    if payload.len() > UPLINK_LEN_MAX {
+        return Err(Refusal::TooLong { len: payload.len() });
+    }
+    let uplink = Uplink::read(payload).map_err(Refusal::Malformed)?;
+    Ok(SeqRun { boot: uplink.header.boot, first: uplink.first_seq(), last: uplink.last_seq() })
+}

@@ -1,0 +1,275 @@
+//! An epoch: one small sled database of consecutive records. The only file that knows sled.
+//!
+//! What sled 0.34.7 writes into its folder, and what makes each durable (found by reading its source):
+//! - `db`: the log, everything that is stored. [`sled::Db::flush`] has written all of it when it returns, but only calls
+//!   `sync_file_range`, which flushes neither the disk's cache nor the file's length: [`Writing::barrier`] calls
+//!   `sync_data` on the file after it.
+//! - `conf`: written when the database is made, never again: synced then.
+//! - `snap.*`: an index of the log, written (and synced) when an existing database is opened. Not needed: without it the log is read.
+//! - `blobs/*`: what is longer than a quarter of a 512 KiB segment: a long value, **or a page**, that is a leaf with all its
+//!   values, whenever sled writes a leaf as a whole. Written without any sync, so nothing must ever go there.
+//!
+//! sled writes a leaf as a whole when a chain of ten additions to it is joined, and when one of 17 is split: keeping all
+//! records in one tree would write everything three times, and into unsynced blobs. So the records are spread over
+//! trees of one leaf, each closed before either happens ([`LEAF_RECORDS_MAX`], [`LEAF_BYTES_MAX`]): everything is written
+//! once, into `db`. A tree is named like its first record's key. As the last safeguard the folder is renamed after sled has opened it, so
+//! that an attempt to write a blob fails, and with it the commit.
+//!
+//! An epoch is written only by the process that made it. What another process left is read, never continued.
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use super::folder::sync_folder;
+use super::record::{self, Record};
+
+/// sled joins a chain of ten: the first is the empty leaf, so nine records make ten.
+const LEAF_RECORDS_MAX: u32 = 9;
+/// A leaf of this size with its overhead is no blob: sled's limit is 131,052 bytes.
+const LEAF_BYTES_MAX: usize = 120_000;
+/// sled writes the names of all trees with each new one.
+const LEAVES_MAX: u32 = 512;
+/// Bounds how far numbering must jump when the last epoch cannot be read.
+pub(super) const EPOCH_UPLINKS_MAX: u64 = 1 << 20;
+/// sled's unit of allocation.
+pub(super) const SLED_SEGMENT_BYTES: u64 = 512 * 1024;
+/// sled's cache; it holds an epoch's pages beside this, up to the size of an epoch.
+const CACHE_BYTES: u64 = 1024 * 1024;
+/// sled lets go of a database's lock some time after the database has been dropped.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// An epoch's database, for reading; shared between the writer and readers.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    path: PathBuf,
+    db: sled::Db,
+}
+
+/// The epoch that is being written.
+#[derive(Debug)]
+pub(super) struct Writing {
+    epoch: Arc<Epoch>,
+    file: File,
+    leaf: Option<Leaf>,
+    leaves: u32,
+    /// Its first number.
+    first: u64,
+    /// Reused for every value.
+    value: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Leaf {
+    tree: sled::Tree,
+    records: u32,
+    bytes: usize,
+}
+
+impl Writing {
+    /// Makes an empty database in `making` and moves it to `path`, both durable on return.
+    pub fn create(first: u64, making: &Path, path: &Path) -> Result<Self, Error> {
+        remove(making)?;
+        let db = open_db(making)?;
+        guarded("make", making, || db.flush())?;
+        let db_file = making.join("db");
+        let file = File::open(&db_file).map_err(Error::io("open", &db_file))?;
+        for name in ["db", "conf"] {
+            let name = making.join(name);
+            File::open(&name).and_then(|file| file.sync_all()).map_err(Error::io("sync", &name))?;
+        }
+        sync_folder(making)?;
+        fs::rename(making, path).map_err(Error::io("rename", making))?;
+        sync_folder(path.parent().expect("an epoch is in a folder"))?;
+        let epoch = Arc::new(Epoch { path: path.to_owned(), db });
+        Ok(Self { epoch, file, leaf: None, leaves: 0, first, value: Vec::new() })
+    }
+
+    /// Its database, for readers.
+    pub fn epoch(&self) -> Arc<Epoch> {
+        self.epoch.clone()
+    }
+
+    /// Adds a record; durable only after [`Self::barrier`].
+    pub fn append(&mut self, first: u64, count: u32, received_ms: u64, entries: &[u8]) -> Result<(), Error> {
+        self.value.clear();
+        record::write_value(&mut self.value, first, count, received_ms, entries);
+        let key = first.to_be_bytes();
+        let path = &self.epoch.path;
+        let fits =
+            |leaf: &Leaf| leaf.records < LEAF_RECORDS_MAX && leaf.bytes + self.value.len() <= LEAF_BYTES_MAX;
+        if !self.leaf.as_ref().is_some_and(fits) {
+            let tree = guarded("write", path, || self.epoch.db.open_tree(key))?;
+            self.leaf = Some(Leaf { tree, records: 0, bytes: 0 });
+            self.leaves += 1;
+        }
+        let leaf = self.leaf.as_mut().expect("made just now");
+        guarded("write", path, || leaf.tree.insert(key, self.value.as_slice()))?;
+        leaf.records += 1;
+        leaf.bytes += self.value.len();
+        Ok(())
+    }
+
+    /// Everything appended is on the disk when this returns.
+    pub fn barrier(&self) -> Result<(), Error> {
+        guarded("flush", &self.epoch.path, || self.epoch.db.flush())?;
+        self.file.sync_data().map_err(Error::io("sync", self.epoch.path.join("db")))
+    }
+
+    /// Length of its log in bytes.
+    pub fn log_bytes(&self) -> Result<u64, Error> {
+        let metadata = self.file.metadata().map_err(Error::io("look at", self.epoch.path.join("db")))?;
+        Ok(metadata.len())
+    }
+
+    /// Whether a record of `count` uplinks from `number` on may go into it.
+    pub fn has_room(&self, number: u64, count: u64) -> bool {
+        self.leaves < LEAVES_MAX && number + count - self.first <= EPOCH_UPLINKS_MAX
+    }
+}
+
+impl Epoch {
+    /// Opens what is there, to read it. Waits a little if this process has only just closed it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let deadline = Instant::now() + LOCK_WAIT;
+        let db = loop {
+            match open_db(path) {
+                Err(error) if is_locked(&error) && Instant::now() < deadline => {
+                    std::thread::park_timeout(Duration::from_millis(2));
+                }
+                opened => break opened?,
+            }
+        };
+        Ok(Self { path: path.to_owned(), db })
+    }
+
+    /// Makes everything that was recovered durable, should it have been only in the operating system's memory.
+    pub fn sync(&self) -> Result<(), Error> {
+        let path = self.path.join("db");
+        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io("sync", path))
+    }
+
+    /// Number after the last record that can be read, `None` if there is no record.
+    pub fn end(&self) -> Result<Option<u64>, Error> {
+        for leaf in self.leaves().into_iter().rev() {
+            let last = guarded("read", &self.path, || self.db.open_tree(leaf.to_be_bytes())?.last())?;
+            if let Some((key, value)) = last {
+                let record = record::read_value(&key, &value).map_err(|damage| self.damaged(&damage))?;
+                return Ok(Some(record.end()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Records from the one that holds `number` on, up to (not including) `end`, until `bytes_max` is passed.
+    ///
+    /// Stops before what is missing; if it is the first, [`Error::Missing`] tells up to where, at most `end`.
+    pub fn read(&self, number: u64, end: u64, bytes_max: usize) -> Result<Vec<Arc<Record>>, Error> {
+        let leaves = self.leaves();
+        let start = leaves.partition_point(|&first| first <= number).saturating_sub(1);
+        let mut records = Vec::new();
+        let mut wanted = number;
+        let mut bytes = 0;
+        for (at, &leaf) in leaves.iter().enumerate().skip(start) {
+            let leaf_end = leaves.get(at + 1).copied().unwrap_or(end).min(end);
+            let missing = |from: u64, to: u64, reason: String| Error::Missing { from, to, reason };
+            let values = match self.read_leaf(leaf) {
+                Ok(values) => values,
+                Err(_) if !records.is_empty() => return Ok(records),
+                Err(error) => return Err(missing(wanted, leaf_end, error.with_causes())),
+            };
+            for (key, value) in values {
+                let record = match record::read_value(&key, &value) {
+                    Ok(record) => record,
+                    Err(_) if !records.is_empty() => return Ok(records),
+                    Err(damage) => return Err(missing(wanted, leaf_end, self.damaged(&damage).to_string())),
+                };
+                if record.end() <= wanted {
+                    continue;
+                }
+                if record.first >= end {
+                    return Ok(records);
+                }
+                if record.first > wanted {
+                    if records.is_empty() {
+                        let reason = format!("the epoch {} has not got them", self.path.display());
+                        return Err(missing(wanted, record.first, reason));
+                    }
+                    return Ok(records);
+                }
+                wanted = record.end();
+                bytes += record.entries.len();
+                records.push(Arc::new(record));
+                if bytes >= bytes_max {
+                    return Ok(records);
+                }
+            }
+        }
+        if records.is_empty() && number < end {
+            let reason = format!("the epoch {} ends before them", self.path.display());
+            return Err(Error::Missing { from: number, to: end, reason });
+        }
+        Ok(records)
+    }
+
+    fn read_leaf(&self, leaf: u64) -> Result<Vec<(sled::IVec, sled::IVec)>, Error> {
+        guarded("read", &self.path, || self.db.open_tree(leaf.to_be_bytes())?.iter().collect())
+    }
+
+    /// The trees' names in order.
+    fn leaves(&self) -> Vec<u64> {
+        // sled's own tree has a longer name.
+        let mut leaves: Vec<u64> =
+            self.db.tree_names().iter().filter_map(|name| record::read_key(name).ok()).collect();
+        leaves.sort_unstable();
+        leaves
+    }
+
+    fn damaged(&self, damage: &record::Damage) -> Error {
+        Error::Damaged { path: self.path.clone(), what: damage.to_string() }
+    }
+}
+
+/// Removes an epoch's folder. Killed half-way, what is left has a name that says so.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let gone = path.with_extension("gone");
+    if path != gone {
+        if gone.exists() {
+            fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))?;
+        }
+        fs::rename(path, &gone).map_err(Error::io("rename", path))?;
+    }
+    fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))
+}
+
+fn open_db(path: &Path) -> Result<sled::Db, Error> {
+    let config = sled::Config::new()
+        .path(path)
+        .segment_size(usize::try_from(SLED_SEGMENT_BYTES).expect("half a megabyte"))
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None);
+    guarded("open", path, || config.open())
+}
+
+fn is_locked(error: &Error) -> bool {
+    matches!(error, Error::Sled { source, .. } if source.to_string().contains("could not acquire lock"))
+}
+
+/// Calls sled, which asserts things about its files that damage can make untrue.
+fn guarded<T>(what: &'static str, path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(answer) => answer.map_err(Error::sled(what, path)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            let message = message.unwrap_or_else(|| "sled panicked".to_owned());
+            Err(Error::Panicked { what, path: path.to_owned(), message })
+        }
+    }
+}

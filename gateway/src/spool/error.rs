@@ -1,0 +1,107 @@
+//! What can go wrong with a spool, each naming the file or folder.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of the spool. A variant per failed step; the cause is the `source`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process has the folder.
+    #[error("the spool folder {} is in use by {owner}; one gateway has one spool", folder.display())]
+    InUse {
+        /// The spool's folder.
+        folder: PathBuf,
+        /// What its lock file says about who has it.
+        owner: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// sled failed in an epoch.
+    #[error("cannot {what} the epoch {}", path.display())]
+    Sled {
+        /// What was being done.
+        what: &'static str,
+        /// The epoch's folder.
+        path: PathBuf,
+        /// sled's answer.
+        source: Box<sled::Error>,
+    },
+    /// A panic: sled asserts that its files are what it wrote.
+    #[error("cannot {what} {}: {message}", path.display())]
+    Panicked {
+        /// What was being done.
+        what: &'static str,
+        /// The epoch's folder.
+        path: PathBuf,
+        /// What the panic said.
+        message: String,
+    },
+    /// A file of ours does not read as one.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Numbers that should be here are not. Whoever reads goes on at `to` and tells what is gone.
+    #[error("the uplinks {from} to {} are not in the spool: {reason}", to - 1)]
+    Missing {
+        /// The first number that is gone.
+        from: u64,
+        /// The next number that may be read.
+        to: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A release of what is not there yet.
+    #[error("cannot release up to {number}: the spool ends at {next}")]
+    ReleasedAhead {
+        /// The number given.
+        number: u64,
+        /// The next number to be stored.
+        next: u64,
+    },
+    /// A configuration that cannot work.
+    #[error("{key} = {value}: {allowed}")]
+    Config {
+        /// The key within `[spool]`.
+        key: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// What is allowed.
+        allowed: String,
+    },
+}
+
+impl Error {
+    /// The error with its causes, in one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
+
+    pub(super) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    pub(super) fn sled(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(sled::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Sled { what, path, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,172 @@
+//! The spool's folder: who has it, which spool it is, how far it is delivered. Files are written whole, beside the old
+//! one, synced, renamed over it, and the folder synced: after a power cut there is the old file or the new one.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+/// What the uplink has had acknowledged by the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// Every uplink with a smaller number is in the stream.
+    pub number: u64,
+    /// Stream sequence of the message that holds the last of them, 0 for none.
+    pub stream_sequence: u64,
+}
+
+/// The contents of the `delivered` file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub delivered: Delivered,
+    /// No uplink with this number or a greater one had been stored when this was written, and every smaller number had
+    /// been given away: whatever the epochs say, numbering goes on no lower.
+    pub next: u64,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self { delivered: Delivered { number: 1, stream_sequence: 0 }, next: 1 }
+    }
+}
+
+const MAGIC: &str = "weir spool 1";
+
+/// A locked spool folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Held for as long as this process has the spool; the operating system lets go of it with the process.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if need be and takes it for this process.
+    pub fn open(path: &Path, now_ms: u64) -> Result<Self, Error> {
+        create_folder(&path.join("epochs"))?;
+        let lock_path = path.join("lock");
+        let mut lock = File::options()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(Error::io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                // Only for the message: an owner who has not written his name yet is still an owner.
+                let _ = lock.read_to_string(&mut owner);
+                let owner =
+                    if owner.is_empty() { "another process".to_owned() } else { owner.trim().to_owned() };
+                return Err(Error::InUse { folder: path.to_owned(), owner });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(Error::Io { what: "lock", path: lock_path, source });
+            }
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "process {} since {now_ms} (Unix ms)", std::process::id()))
+            .map_err(Error::io("write", &lock_path))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the epochs are.
+    pub fn epochs(&self) -> PathBuf {
+        self.path.join("epochs")
+    }
+
+    /// The spool's incarnation, made the first time. `random` is asked only then.
+    pub fn incarnation(&self, random: impl FnOnce() -> u64) -> Result<u64, Error> {
+        let path = self.path.join("incarnation");
+        if let Some(fields) = read_fields(&path)? {
+            return match fields[..] {
+                [incarnation] => Ok(incarnation),
+                _ => Err(Error::Damaged { path, what: "it has not one number".to_owned() }),
+            };
+        }
+        // Without it the numbers in the epochs mean nothing: making a new one would give old uplinks new names.
+        let epochs = self.epochs();
+        if fs::read_dir(&epochs).map_err(Error::io("list", &epochs))?.next().is_some() {
+            return Err(Error::Damaged { path, what: "it is missing, but there are epochs".to_owned() });
+        }
+        let incarnation = random();
+        write_fields(&path, &[incarnation])?;
+        Ok(incarnation)
+    }
+
+    /// How far the spool was delivered when that was last written down.
+    pub fn mark(&self) -> Result<Mark, Error> {
+        let path = self.path.join("delivered");
+        match read_fields(&path)?.as_deref() {
+            None => Ok(Mark::default()),
+            Some(&[number, stream_sequence, next]) => {
+                Ok(Mark { delivered: Delivered { number, stream_sequence }, next })
+            }
+            Some(_) => Err(Error::Damaged { path, what: "it has not three numbers".to_owned() }),
+        }
+    }
+
+    /// Writes down how far the spool is delivered.
+    pub fn write_mark(&self, mark: &Mark) -> Result<(), Error> {
+        let Mark { delivered: Delivered { number, stream_sequence }, next } = *mark;
+        write_fields(&self.path.join("delivered"), &[number, stream_sequence, next])
+    }
+}
+
+/// Creates a folder and those above it that are missing, each synced into its parent.
+fn create_folder(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
+        _ => sync_folder(parent),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", path))
+}
+
+/// A file of one line: magic, numbers, and a checksum of both. A person can read it.
+fn write_fields(path: &Path, fields: &[u64]) -> Result<(), Error> {
+    let mut line = MAGIC.to_owned();
+    for field in fields {
+        line.push_str(&format!(" {field}"));
+    }
+    let line = format!("{line} crc {:08x}\n", crc32fast::hash(line.as_bytes()));
+    let new = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(Error::io("write", path))?;
+    sync_folder(path.parent().expect("a file of the spool is in its folder"))
+}
+
+/// `None` if there is no such file.
+fn read_fields(path: &Path) -> Result<Option<Vec<u64>>, Error> {
+    let line = match fs::read_to_string(path) {
+        Ok(line) => line,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidData => String::new(),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let fields = line.trim_end().rsplit_once(" crc ").and_then(|(said, crc)| {
+        let right = u32::from_str_radix(crc, 16).ok()? == crc32fast::hash(said.as_bytes());
+        let numbers = said.strip_prefix(MAGIC).filter(|_| right)?;
+        numbers.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()
+    });
+    fields.map(Some).ok_or_else(|| Error::Damaged {
+        path: path.to_owned(),
+        what: "it is not a line of this format with a right checksum".to_owned(),
+    })
+}

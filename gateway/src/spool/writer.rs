@@ -1,0 +1,373 @@
+//! Opening, appending, and the chores that no commit should wait for: closing epochs, deleting delivered ones, the
+//! `delivered` file.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use super::epoch::{self, EPOCH_UPLINKS_MAX, Epoch, Writing};
+use super::error::Error;
+use super::folder::{Folder, Mark};
+use super::record::Record;
+use super::tail::Tail;
+use super::{Config, Known, Spool, State, epoch_name};
+
+/// `delivered` is written at most this often (and before an epoch is deleted, and at the end): flash wears out.
+const MARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Kept epochs give way early, so that what arrives need not wait for their deletion.
+const HEADROOM_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The spool, for the one who appends.
+#[derive(Debug)]
+pub struct Writer {
+    spool: Arc<Spool>,
+    writing: Option<Writing>,
+    next: u64,
+    poisoned: bool,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// A record to be: what a group commit appends.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRecord<'a> {
+    /// How many uplinks; at least one.
+    pub count: u32,
+    /// Unix milliseconds when the first of them was taken.
+    pub received_ms: u64,
+    /// The uplinks as elements of a segment, concatenated.
+    pub entries: &'a [u8],
+}
+
+/// What the keeper has to do.
+#[derive(Debug, Default)]
+pub(super) struct Chores {
+    sweep: bool,
+    mark: bool,
+    retired: Vec<Writing>,
+    stop: bool,
+}
+
+impl Chores {
+    pub fn sweep(&mut self) {
+        self.sweep = true;
+    }
+
+    pub fn mark(&mut self) {
+        self.mark = true;
+    }
+}
+
+pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer), Error> {
+    config.check()?;
+    let folder = Folder::open(&config.folder, now_ms)?;
+    let incarnation = folder.incarnation(random)?;
+    let mut mark = folder.mark()?;
+    let mut epochs = list_epochs(&folder)?;
+    let next = find_next(&folder, &mut mark, &mut epochs)?;
+    if let Some(oldest) = epochs.front()
+        && mark.delivered.number < oldest.first
+    {
+        // Only delivered epochs are deleted, so what is not there any more has been delivered.
+        mark.delivered.number = oldest.first;
+    }
+    let state = State { epochs, active: None, tail: Tail::default(), next, delivered: mark.delivered };
+    let spool = Arc::new(Spool {
+        config: config.clone(),
+        folder,
+        incarnation,
+        state: Mutex::new(state),
+        reading: Mutex::new(None),
+        chores: Mutex::new(Chores { sweep: true, ..Chores::default() }),
+        chores_changed: Condvar::new(),
+        next: watch::Sender::new(next),
+        room_bytes: AtomicU64::new(0),
+        room: Notify::new(),
+    });
+    spool.count_room(&spool.state());
+    let keeper = {
+        let spool = spool.clone();
+        let spawned =
+            std::thread::Builder::new().name("spool-keeper".to_owned()).spawn(move || spool.keep(mark));
+        spawned.map_err(Error::io("start a thread for", config.folder.clone()))?
+    };
+    let writer = Writer { spool: spool.clone(), writing: None, next, poisoned: false, keeper: Some(keeper) };
+    Ok((spool, writer))
+}
+
+/// What of the epochs is there; what is half made or half deleted is removed.
+fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
+    let path = folder.epochs();
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(&path).map_err(Error::io("list", &path))? {
+        let entry = entry.map_err(Error::io("list", &path))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".new") || name.ends_with(".gone") {
+            fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        } else if let Some(first) = name.parse().ok().filter(|&first| epoch_name(first) == name) {
+            firsts.push(first);
+        }
+    }
+    firsts.sort_unstable();
+    let known = |first| {
+        // A missing log is damage that reading will tell.
+        let bytes =
+            fs::metadata(path.join(epoch_name(first)).join("db")).map_or(0, |metadata| metadata.len());
+        Known { first, bytes }
+    };
+    Ok(firsts.into_iter().map(known).collect())
+}
+
+/// The next number: after the last record of the last epoch, and no lower than was ever written down.
+fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> Result<u64, Error> {
+    let Some(last) = epochs.back().copied() else {
+        return Ok(mark.next.max(mark.delivered.number));
+    };
+    let path = folder.epochs().join(epoch_name(last.first));
+    let end = Epoch::open(&path).and_then(|epoch| {
+        epoch.sync()?;
+        epoch.end()
+    });
+    let next = match end {
+        Ok(Some(end)) => end,
+        Ok(None) => last.first,
+        Err(error) => {
+            // Its numbers may have been given out and even forwarded: none of them may be given out again.
+            tracing::error!(
+                error = error.with_causes(),
+                "the last epoch cannot be read, numbers go on behind it"
+            );
+            last.first + EPOCH_UPLINKS_MAX
+        }
+    };
+    let next = next.max(mark.next).max(mark.delivered.number);
+    if next == last.first {
+        // It is empty, and the next epoch will have its name. That name is also what says where numbers go on, so that
+        // is written down first.
+        mark.next = next;
+        folder.write_mark(mark)?;
+        epoch::remove(&path)?;
+        epochs.pop_back();
+    }
+    Ok(next)
+}
+
+fn random() -> u64 {
+    // Seeded by the operating system for every process, and again by the time and the process: it need not be secret, only never be the same.
+    RandomState::new().hash_one((std::process::id(), Instant::now()))
+}
+
+impl Writer {
+    /// Stores records; when it returns they are durable and readers have been told. Gives the number after the last.
+    ///
+    /// # Errors
+    /// The step that failed. What of these records is on disk is unknown until the spool is opened again: the writer is
+    /// poisoned and takes no more.
+    pub fn append<'a>(&mut self, records: impl IntoIterator<Item = NewRecord<'a>>) -> Result<u64, Error> {
+        if self.poisoned {
+            let path = self.spool.folder.epochs();
+            return Err(Error::Damaged { path, what: "an earlier write failed".to_owned() });
+        }
+        self.poisoned = true;
+        let stored = self.store(records)?;
+        self.poisoned = false;
+        Ok(stored)
+    }
+
+    fn store<'a>(&mut self, records: impl IntoIterator<Item = NewRecord<'a>>) -> Result<u64, Error> {
+        let mut stored = Vec::new();
+        for record in records {
+            let count = u64::from(record.count);
+            if self.writing.as_ref().is_none_or(|writing| !writing.has_room(self.next, count)) {
+                self.switch()?;
+            }
+            let writing = self.writing.as_mut().expect("switched to just now");
+            writing.append(self.next, record.count, record.received_ms, record.entries)?;
+            stored.push(Record {
+                first: self.next,
+                count: record.count,
+                received_ms: record.received_ms,
+                entries: Bytes::copy_from_slice(record.entries),
+            });
+            self.next += count;
+        }
+        let Some(writing) = &self.writing else { return Ok(self.next) };
+        writing.barrier()?;
+        let bytes = writing.log_bytes()?;
+        self.show(stored, bytes);
+        if bytes >= self.spool.config.epoch_bytes {
+            self.retire();
+        }
+        Ok(self.next)
+    }
+
+    /// Tells readers: everything up to here is durable.
+    fn show(&self, stored: Vec<Record>, bytes: u64) {
+        let mut state = self.spool.state();
+        for record in stored {
+            state.tail.push(record);
+        }
+        state.next = self.next;
+        if let Some(epoch) = state.epochs.back_mut() {
+            epoch.bytes = bytes;
+        }
+        self.spool.count_room(&state);
+        drop(state);
+        self.spool.next.send_replace(self.next);
+    }
+
+    /// Begins a new epoch.
+    fn switch(&mut self) -> Result<(), Error> {
+        if let Some(full) = &self.writing {
+            full.barrier()?;
+            let bytes = full.log_bytes()?;
+            if let Some(epoch) = self.spool.state().epochs.back_mut() {
+                epoch.bytes = bytes;
+            }
+            self.retire();
+        }
+        let path = self.spool.epoch_path(self.next);
+        let writing = Writing::create(self.next, &path.with_extension("new"), &path)?;
+        let bytes = writing.log_bytes()?;
+        let mut state = self.spool.state();
+        state.epochs.push_back(Known { first: self.next, bytes });
+        state.active = Some(writing.epoch());
+        self.writing = Some(writing);
+        Ok(())
+    }
+
+    /// Nothing more goes into this epoch.
+    fn retire(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            self.spool.state().active = None;
+            let mut chores = self.spool.chores();
+            chores.retired.push(writing);
+            chores.sweep();
+            self.spool.chores_changed.notify_one();
+        }
+    }
+
+    /// Closes the spool: the `delivered` file is written, the epoch closed, the folder free for another process once the
+    /// last handle is gone.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.retire();
+        self.spool.chores().stop = true;
+        self.spool.chores_changed.notify_one();
+        if let Some(keeper) = self.keeper.take()
+            && keeper.join().is_err()
+        {
+            tracing::error!("the spool's keeper panicked");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The keeper's thread.
+impl Spool {
+    fn keep(&self, mut written: Mark) {
+        let mut marked_at = Instant::now();
+        loop {
+            let (chores, timed_out) = self.wait_for_chores(written, marked_at);
+            drop(chores.retired);
+            let current = self.current_mark();
+            let due = chores.mark || chores.stop || timed_out;
+            if due && current != written && self.write_mark(&current) {
+                (written, marked_at) = (current, Instant::now());
+            }
+            if chores.sweep && self.sweep(&mut written) {
+                marked_at = Instant::now();
+            }
+            if chores.stop {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do, or the mark is due; for ever if nothing has changed.
+    fn wait_for_chores(&self, written: Mark, marked_at: Instant) -> (Chores, bool) {
+        let mut chores = self.chores();
+        loop {
+            if chores.sweep || chores.mark || chores.stop || !chores.retired.is_empty() {
+                return (std::mem::take(&mut chores), false);
+            }
+            let left = MARK_INTERVAL.saturating_sub(marked_at.elapsed());
+            let changed = self.current_mark().delivered != written.delivered;
+            if changed && left.is_zero() {
+                return (Chores::default(), true);
+            }
+            chores = if changed {
+                self.chores_changed.wait_timeout(chores, left).expect("nothing panics while it is held").0
+            } else {
+                self.chores_changed.wait(chores).expect("nothing panics while it is held")
+            };
+        }
+    }
+
+    fn current_mark(&self) -> Mark {
+        let state = self.state();
+        Mark { delivered: state.delivered, next: state.next }
+    }
+
+    /// Failing is no loss: the mark may be behind.
+    fn write_mark(&self, mark: &Mark) -> bool {
+        match self.folder.write_mark(mark) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(error = error.with_causes(), "could not write down what has been delivered");
+                false
+            }
+        }
+    }
+
+    /// Deletes delivered epochs beyond what is kept. Says whether it wrote the mark.
+    fn sweep(&self, written: &mut Mark) -> bool {
+        let mut marked = false;
+        while let Some(first) = self.deletable() {
+            let current = self.current_mark();
+            if current != *written {
+                if !self.write_mark(&current) {
+                    return marked;
+                }
+                *written = current;
+                marked = true;
+            }
+            if let Err(error) = epoch::remove(&self.epoch_path(first)) {
+                tracing::warn!(error = error.with_causes(), "could not delete a delivered epoch");
+                return marked;
+            }
+            let mut state = self.state();
+            state.epochs.pop_front();
+            self.count_room(&state);
+        }
+        marked
+    }
+
+    /// The oldest epoch, if it is to go.
+    fn deletable(&self) -> Option<u64> {
+        let state = self.state();
+        // An epoch is wholly delivered if the next one begins no later than what is not; so the newest always stays.
+        let begun = state.epochs.partition_point(|epoch| epoch.first <= state.delivered.number);
+        let kept = state.epochs.iter().take(begun.saturating_sub(1));
+        let kept_bytes: u64 = kept.map(Known::cost_bytes).sum();
+        let used: u64 = state.epochs.iter().map(Known::cost_bytes).sum();
+        let crowded = used + HEADROOM_BYTES + self.config.epoch_bytes > self.config.bytes_max;
+        let too_much = kept_bytes > self.config.keep_delivered_bytes || (kept_bytes > 0 && crowded);
+        state.epochs.front().filter(|_| too_much).map(|epoch| epoch.first)
+    }
+}
