@@ -22,6 +22,7 @@ pub mod projection;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod times;
 
 pub use config::Config;
 pub use service::{Role, Running, start};

@@ -135,3 +135,8 @@ pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
         .await
         .map_err(|source| Error::Client { servers: config.servers.clone(), source })
 }
+
+/// Whether the connection stands right now.
+pub fn is_connected(client: &async_nats::Client) -> bool {
+    client.connection_state() == async_nats::connection::State::Connected
+}

@@ -10,6 +10,9 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::api::server::Server;
+use crate::api::{App, LogView};
+use crate::projection::{self, Progress};
+use crate::store::{self, Reader, Store};
 use crate::{Config, api, nats, telemetry};
 
 /// What one process of `weir-cloud` does.
@@ -21,6 +24,17 @@ pub enum Role {
     Serve,
     /// Both in one process.
     All,
+}
+
+impl Role {
+    /// `project`, `serve` or `all`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Project => "project",
+            Role::Serve => "serve",
+            Role::All => "all",
+        }
+    }
 }
 
 /// Where a running service listens. Written as JSON to a file beside the store, for tools and tests.
@@ -54,6 +68,12 @@ pub enum Error {
     /// No NATS client.
     #[error(transparent)]
     Nats(#[from] nats::Error),
+    /// The store cannot be opened.
+    #[error("store.path cannot be used")]
+    Store(#[from] store::Error),
+    /// The projection ended.
+    #[error(transparent)]
+    Projection(#[from] projection::Error),
     /// A part of the service panicked.
     #[error("a part of the service failed")]
     Panicked(#[source] tokio::task::JoinError),
@@ -70,7 +90,7 @@ pub struct Running {
 
 /// Starts the parts of a role. When this returns, queries are answered.
 pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
-    telemetry::metrics();
+    let metrics = telemetry::metrics();
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
 
@@ -80,15 +100,40 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
     };
     let server = Server::bind(address).await.map_err(|source| Error::Listen { key, address, source })?;
     let addresses = Addresses { api: server.address() };
+
+    let (reader, log) = match role {
+        Role::Serve => (open(config, Reader::open).await?, None),
+        Role::Project | Role::All => {
+            let store = open(config, Store::open).await?;
+            let reader = store.reader();
+            let nats = nats::connect(&config.nats).await?;
+            let (report, progress) = watch::channel(Progress::default());
+            let running =
+                projection::run(nats.clone(), config.stream.clone(), store, report, stopped.clone());
+            parts.spawn(async { Ok(running.await?) });
+            (reader, Some(LogView { progress, nats }))
+        }
+    };
+
+    let app = App::new(role, config.api.clone(), reader, log, metrics);
     let limits = config.api.clone();
     parts.spawn(async move {
-        server.run(api::router(), limits, stopped).await;
+        server.run(api::router(app), limits, stopped).await;
         Ok(())
     });
 
     write_addresses(&addresses_file(&config.store.path, role), &addresses)?;
     info!(api = %addresses.api, role = ?role, "weir-cloud is running");
     Ok(Running { addresses, stop, parts })
+}
+
+/// Opens the store on a thread that may block: it may have a journal to replay.
+async fn open<T: Send + 'static>(
+    config: &Config,
+    how: fn(&store::Config) -> Result<T, store::Error>,
+) -> Result<T, Error> {
+    let config = config.store.clone();
+    Ok(tokio::task::spawn_blocking(move || how(&config)).await.map_err(Error::Panicked)??)
 }
 
 impl Running {

@@ -2,14 +2,23 @@
 
 use std::net::SocketAddr;
 
-use axum::Router;
-use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Invalid, within};
 
+mod app;
+mod error;
+mod facts;
+mod guard;
+pub mod json;
+mod query;
+mod routes;
 pub mod server;
 mod stall;
+pub mod types;
+
+pub use app::{App, LogView};
+pub use routes::router;
 
 /// `[api]`: where queries are answered, and the limits on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +32,7 @@ pub struct Config {
     pub request_timeout_ms: u64,
     /// Longest time for a client to send a request's head, and to stay idle between two.
     pub idle_timeout_ms: u64,
-    /// Requests worked on at once; more are refused with 503.
+    /// Requests worked on at once, until their answers are sent; more are refused with 503.
     pub requests_max: u64,
     /// Connections kept at once; more wait to be accepted.
     pub connections_max: u64,
@@ -42,10 +51,10 @@ impl Default for Config {
             project_address: SocketAddr::from(([127, 0, 0, 1], 9891)),
             request_timeout_ms: 10_000,
             idle_timeout_ms: 60_000,
-            requests_max: 256,
+            requests_max: 64,
             connections_max: 1_024,
             store_reads_max: 4,
-            page_bytes_max: 8 << 20,
+            page_bytes_max: 4 << 20,
             drain_timeout_ms: 10_000,
         }
     }
@@ -62,9 +71,4 @@ impl Config {
         within("api.page_bytes_max", self.page_bytes_max, 65_536, 256 << 20)?;
         within("api.drain_timeout_ms", self.drain_timeout_ms, 0, 600_000)
     }
-}
-
-/// Every route.
-pub fn router() -> Router {
-    Router::new().route("/healthz", get(async || "ok\n"))
 }
