@@ -1,0 +1,152 @@
+//! A device whose every uplink the test decides on, and the manifest that says what it emitted.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, anyhow, ensure};
+use serde::Serialize;
+use weir_contract::body::{Body, Scalar};
+use weir_contract::uplink::{self, Event, Header};
+use weir_contract::{Id, topic};
+
+use crate::mqtt::{Client, Connect};
+
+/// One boot of a device: numbers its events and makes uplinks of them.
+pub struct Device {
+    id: Id,
+    boot: u64,
+    emitted: u32,
+    now_ms: u64,
+    past_boots: Vec<Boot>,
+}
+
+impl Device {
+    /// A device that has just been powered up.
+    pub fn new(name: &str) -> Result<Device> {
+        let id = name.parse().map_err(|error| anyhow!("{name}: {error}"))?;
+        Ok(Device { id, boot: fastrand::u64(..), emitted: 0, now_ms: 0, past_boots: Vec::new() })
+    }
+
+    /// Its name, which is its MQTT client id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.id
+    }
+
+    /// Its topic for uplinks.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        topic::events(&self.id).to_string()
+    }
+
+    /// Its present boot, in decimal.
+    #[must_use]
+    pub fn boot(&self) -> String {
+        self.boot.to_string()
+    }
+
+    /// Connects it with MQTT 3.1.1.
+    pub fn connect(&self, gateway: SocketAddr) -> Result<Client> {
+        Client::connect(gateway, &Connect::new(self.name()))
+    }
+
+    /// Connects it with MQTT 5.
+    pub fn connect_v5(&self, gateway: SocketAddr) -> Result<Client> {
+        Client::connect(gateway, &Connect::new(self.name()).v5())
+    }
+
+    /// Emits the next `count` events as one uplink and has them acknowledged.
+    pub fn emit(&mut self, client: &mut Client, count: u32) -> Result<()> {
+        let uplink = self.uplink(count)?;
+        self.send(client, &uplink)
+    }
+
+    /// Sends an uplink and has it acknowledged.
+    pub fn send(&self, client: &mut Client, uplink: &[u8]) -> Result<()> {
+        let code = client.publish(&self.topic(), uplink)?;
+        ensure!(code == 0, "{}: an uplink was refused with reason code {code:#x}", self.name());
+        Ok(())
+    }
+
+    /// Powers it down and up again: a new boot, numbers from 1.
+    pub fn power_cycle(&mut self) {
+        self.past_boots.push(Boot { boot: self.boot.to_string(), emitted: self.emitted });
+        (self.boot, self.emitted, self.now_ms) = (fastrand::u64(..), 0, 0);
+    }
+
+    /// Lets its time go on.
+    pub fn pass(&mut self, time_ms: u64) {
+        self.now_ms += time_ms;
+    }
+
+    /// The next `count` events, readings of `temp` with these values counted up from the number, as one uplink.
+    pub fn uplink(&mut self, count: u32) -> Result<Vec<u8>> {
+        let first = self.emitted + 1;
+        self.emitted += count;
+        self.now_ms += u64::from(count);
+        self.uplink_of(first, count)
+    }
+
+    /// The events from `first` on, which may have been sent before, as one uplink.
+    pub fn uplink_of(&self, first: u32, count: u32) -> Result<Vec<u8>> {
+        let mut bodies = vec![[0; 64]; count as usize];
+        let mut lengths = Vec::new();
+        for (seq, buffer) in (first..).zip(&mut bodies) {
+            let sensor = "temp".parse().map_err(|error| anyhow!("temp: {error}"))?;
+            let body =
+                Body::ReadingTaken { sensor, value: Scalar::Int(seq.into()), unit: Some("Cel".into()) };
+            lengths.push(body.write(buffer).map_err(|_| anyhow!("a body of more than 64 bytes"))?);
+        }
+        let kind = "reading-taken".parse().map_err(|error| anyhow!("kind: {error}"))?;
+        let events: Vec<Event<'_>> = (first..)
+            .zip(bodies.iter().zip(&lengths))
+            .map(|(seq, (body, &length))| Event {
+                seq,
+                at: u64::from(seq).min(self.now_ms),
+                kind,
+                version: 1,
+                body: &body[..length],
+            })
+            .collect();
+        let header = Header { boot: self.boot, now: Some(self.now_ms), epoch: None, via: None };
+        let mut out = vec![0; uplink::UPLINK_LEN_MAX];
+        let length =
+            uplink::write(&mut out, &header, events.into_iter()).map_err(|_| anyhow!("too many events"))?;
+        out.truncate(length);
+        Ok(out)
+    }
+
+    /// All it emitted, boot by boot.
+    #[must_use]
+    pub fn emitted(&self) -> Emitted {
+        let mut boots = self.past_boots.clone();
+        if self.emitted > 0 {
+            boots.push(Boot { boot: self.boot.to_string(), emitted: self.emitted });
+        }
+        Emitted { device: self.id.to_string(), boots }
+    }
+}
+
+/// What `weir-sim verify` compares the cloud's answers with.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Manifest {
+    /// All devices.
+    pub devices: Vec<Emitted>,
+}
+
+/// What one device emitted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Emitted {
+    /// The device.
+    pub device: String,
+    /// Its boots.
+    pub boots: Vec<Boot>,
+}
+
+/// What a device emitted in one boot.
+#[derive(Clone, Debug, Serialize)]
+pub struct Boot {
+    /// The boot, in decimal: it may be too large for a JSON number.
+    pub boot: String,
+    /// It emitted the numbers from 1 to this.
+    pub emitted: u32,
+}

@@ -1,0 +1,230 @@
+//! A network that can fail: a TCP forwarder between two parts. Cut it, and connections break and no new one
+//! comes about; let it swallow, and nothing breaks but nothing arrives, as with a modem that lost its tower.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+
+const CARRIES: u8 = 0;
+const CUT: u8 = 1;
+const SWALLOWS: u8 = 2;
+const SWALLOWS_ANSWERS: u8 = 3;
+const CLOSED: u8 = 4;
+
+/// How long a forwarder's thread blocks before it looks at the link's state again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A forwarder from an address of its own to another.
+pub struct Link {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    to: SocketAddr,
+    state: AtomicU8,
+    sent_bytes: AtomicU64,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Link {
+    /// Forwards connections made to [`address`](Self::address) to `to`.
+    pub fn to(to: SocketAddr) -> Result<Link> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let shared = Shared {
+            to,
+            state: AtomicU8::new(CARRIES),
+            sent_bytes: AtomicU64::new(0),
+            streams: Mutex::default(),
+        };
+        let shared = Arc::new(shared);
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if accepting.state.load(Ordering::SeqCst) == CLOSED {
+                    return;
+                }
+                if let Ok(stream) = stream {
+                    // One that cannot be carried is dropped, which the client sees as a broken connection.
+                    let _ = accepting.carry(stream);
+                }
+            }
+        });
+        Ok(Link { address, shared })
+    }
+
+    /// Where to connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Breaks every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.shared.state.store(CUT, Ordering::SeqCst);
+        self.shared.break_all();
+    }
+
+    /// Keeps every connection, and new ones too, but carries nothing any more. What was swallowed is gone,
+    /// so [`restore`](Self::restore) breaks these connections.
+    pub fn swallow(&self) {
+        self.shared.state.store(SWALLOWS, Ordering::SeqCst);
+    }
+
+    /// Carries what the connecting side sends, but no answer any more: acknowledgements are lost.
+    pub fn swallow_answers(&self) {
+        self.shared.state.store(SWALLOWS_ANSWERS, Ordering::SeqCst);
+    }
+
+    /// Carries again.
+    pub fn restore(&self) {
+        if matches!(self.shared.state.swap(CARRIES, Ordering::SeqCst), SWALLOWS | SWALLOWS_ANSWERS) {
+            self.shared.break_all();
+        }
+    }
+
+    /// Bytes carried from the connecting side to the other, in all.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.shared.sent_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shared.state.store(CLOSED, Ordering::SeqCst);
+        self.shared.break_all();
+        // Wakes the accepting thread, which then ends.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn carry(self: &Arc<Self>, near: TcpStream) -> Result<()> {
+        if self.state.load(Ordering::SeqCst) == CUT {
+            return Ok(());
+        }
+        let far = TcpStream::connect(self.to)?;
+        for stream in [&near, &far] {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(LOOK_EVERY))?;
+        }
+        {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.push(near.try_clone()?);
+            streams.push(far.try_clone()?);
+        }
+        let (there, back) = (Arc::clone(self), Arc::clone(self));
+        let (near_reader, far_writer) = (near.try_clone()?, far.try_clone()?);
+        std::thread::spawn(move || there.copy(near_reader, far_writer, true));
+        std::thread::spawn(move || back.copy(far, near, false));
+        Ok(())
+    }
+
+    fn copy(&self, mut from: TcpStream, mut to: TcpStream, there: bool) {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let length = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    continue;
+                }
+                Err(_) => break,
+            };
+            match self.state.load(Ordering::SeqCst) {
+                CARRIES => {}
+                SWALLOWS_ANSWERS if there => {}
+                SWALLOWS | SWALLOWS_ANSWERS => continue,
+                _ => break,
+            }
+            if to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+            if there {
+                self.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    }
+
+    fn break_all(&self) {
+        for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    /// A server that sends back what it gets.
+    fn echo() -> Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut writer = stream.try_clone().expect("a socket can be cloned");
+                    let _ = std::io::copy(&mut &stream, &mut writer);
+                });
+            }
+        });
+        Ok(address)
+    }
+
+    fn connect(link: &Link) -> Result<TcpStream> {
+        let stream = TcpStream::connect(link.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        Ok(stream)
+    }
+
+    fn ask(stream: &mut TcpStream) -> Result<usize> {
+        stream.write_all(b"hello")?;
+        Ok(stream.read(&mut [0; 16])?)
+    }
+
+    #[test]
+    fn carries_until_it_is_cut_and_again_when_it_is_restored() -> Result<()> {
+        let link = Link::to(echo()?)?;
+        let mut stream = connect(&link)?;
+        assert_eq!(ask(&mut stream)?, 5);
+        assert_eq!(link.sent_bytes(), 5);
+        link.cut();
+        assert!(matches!(ask(&mut stream), Err(_) | Ok(0)), "carried although cut");
+        assert!(matches!(connect(&link).and_then(|mut stream| ask(&mut stream)), Err(_) | Ok(0)));
+        link.restore();
+        assert_eq!(ask(&mut connect(&link)?)?, 5);
+        Ok(())
+    }
+
+    #[test]
+    fn swallows_without_breaking_the_connection() -> Result<()> {
+        let link = Link::to(echo()?)?;
+        let mut stream = connect(&link)?;
+        assert_eq!(ask(&mut stream)?, 5);
+        link.swallow_answers();
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let error = ask(&mut stream).expect_err("no answer can come").downcast::<std::io::Error>()?;
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+        assert_eq!(link.sent_bytes(), 10);
+        link.restore();
+        assert_eq!(ask(&mut connect(&link)?)?, 5);
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! `weir-sim`: many devices at once, and the check from outside that nothing was lost or doubled.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::device::Manifest;
+use crate::process::{self, Process};
+use crate::programs;
+
+/// Devices that are emitting in the background.
+pub struct Simulation {
+    process: Process,
+    folder: PathBuf,
+    run_s: u64,
+}
+
+impl Simulation {
+    /// Starts `weir-sim run` against a gateway: so many devices for so long, each so many events a second;
+    /// `more` are further arguments.
+    pub fn start(folder: &Path, gateway_url: &str, size: Size, more: &[&str]) -> Result<Simulation> {
+        std::fs::create_dir_all(folder)?;
+        let manifest = manifest_in(folder);
+        let (devices, rate, run_s) =
+            (size.devices.to_string(), size.rate.to_string(), size.run_s.to_string());
+        let mut arguments = vec!["run", "--gateway", gateway_url, "--devices", &devices, "--rate", &rate];
+        arguments.extend([
+            "--seconds",
+            &run_s,
+            "--json",
+            "--manifest",
+            manifest.to_str().context("not UTF-8")?,
+        ]);
+        arguments.extend(more);
+        let process = Process::start(
+            "simulator",
+            &programs::ours("weir-sim")?,
+            &arguments,
+            &folder.with_extension("log"),
+        )?;
+        Ok(Simulation { process, folder: folder.to_owned(), run_s: size.run_s })
+    }
+
+    /// Waits until all devices have emitted all they should and have their acknowledgements; the manifest.
+    pub fn finish(mut self, more: Duration) -> Result<PathBuf> {
+        let status = self.process.wait(Duration::from_secs(self.run_s) + more)?;
+        if !status.success() {
+            bail!("weir-sim: {status}\n{}", process::tail(&self.folder.with_extension("log"), 20));
+        }
+        Ok(manifest_in(&self.folder))
+    }
+
+    /// Fails if the simulator has ended, which it should not have yet.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.process.check_running()
+    }
+}
+
+/// How much is simulated.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Devices.
+    pub devices: u32,
+    /// Events a second of each.
+    pub rate: f64,
+    /// Seconds.
+    pub run_s: u64,
+}
+
+/// Writes a manifest for devices that were not simulated by `weir-sim`.
+pub fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let file = manifest_in(folder);
+    std::fs::write(&file, serde_json::to_vec(manifest)?)?;
+    Ok(file)
+}
+
+/// `weir-sim verify`: every number emitted is stored once or in the ledger. Its report, or an error that holds it.
+pub fn verify(manifest: &Path, cloud_url: &str, within: Duration) -> Result<String> {
+    let wait = format!("{}s", within.as_secs());
+    let manifest = manifest.to_str().context("not UTF-8")?;
+    let arguments = ["verify", "--manifest", manifest, "--cloud", cloud_url, "--wait", &wait];
+    let program = programs::ours("weir-sim")?;
+    process::output(&program, &arguments, within + Duration::from_secs(60))?.success("weir-sim verify")
+}
+
+fn manifest_in(folder: &Path) -> PathBuf {
+    folder.join("manifest.json")
+}

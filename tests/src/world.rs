@@ -1,0 +1,230 @@
+//! A whole Weir on this machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tempfile::TempDir;
+use toml::Table;
+use weir_contract::segment::{SEGMENT_LEN_MAX, Segment};
+use weir_contract::subject;
+
+use crate::cloud::Cloud;
+use crate::device::{Device, Manifest};
+use crate::gateway::Gateway;
+use crate::nats::{Nats, NatsConfig};
+use crate::process;
+use crate::sim::{self, Simulation, Size};
+
+/// The site all gateways of a world stand at.
+pub const SITE: &str = "lab";
+/// How long after the last acknowledgement everything has to be in the store, outages having ended.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How much of each log a failed test shows.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// nats-server, gateways and a cloud: real processes on free ports, their files in a folder that goes when they go.
+///
+/// A test ends with [`end`](World::end). One that does not get there, because it failed, shows the logs.
+pub struct World {
+    /// The log in the cloud.
+    pub nats: Nats,
+    /// The gateways; the first one is called `gw-1`.
+    pub gateways: Vec<Gateway>,
+    /// Views of the log.
+    pub cloud: Cloud,
+    folder: TempDir,
+    simulations: u32,
+    ended: bool,
+}
+
+/// What can be different about a world. Everything is as users have it, unless changed here.
+#[derive(Default)]
+pub struct Plan {
+    /// The nats-server.
+    pub nats: NatsConfig,
+    /// How long JetStream remembers message ids, if the stream is to be there before Weir is.
+    pub duplicate_window: Option<Duration>,
+    /// Changes to the configuration of the first gateway.
+    pub gateway: Option<Change>,
+    /// Changes to the configuration of the cloud.
+    pub cloud: Option<Change>,
+}
+
+/// A change to a configuration.
+pub type Change = Box<dyn FnOnce(&mut Table)>;
+
+impl World {
+    /// nats-server, one gateway, a cloud.
+    pub fn start() -> Result<World> {
+        World::planned(Plan::default())
+    }
+
+    /// The same with something different.
+    pub fn planned(plan: Plan) -> Result<World> {
+        let folder = tempfile::Builder::new().prefix("weir-").tempdir()?;
+        let mut shown = ShowLogs(Some(folder.path().to_owned()));
+        let nats = Nats::start("nats", &folder.path().join("nats"), plan.nats)?;
+        if let Some(window) = plan.duplicate_window {
+            nats.create_stream(window)?;
+        }
+        let cloud_folder = folder.path().join("cloud");
+        let mut config = Cloud::config(&cloud_folder, &nats.url())?;
+        if let Some(change) = plan.cloud {
+            change(&mut config);
+        }
+        let cloud = Cloud::start(&cloud_folder, config)?;
+        let mut world = World { nats, gateways: Vec::new(), cloud, folder, simulations: 0, ended: false };
+        // From here on the world's own drop shows them.
+        shown.0 = None;
+        world.add_gateway("gw-1", plan.gateway)?;
+        Ok(world)
+    }
+
+    /// One more gateway.
+    pub fn add_gateway(&mut self, id: &str, change: Option<Change>) -> Result<()> {
+        let folder = self.folder.path().join(id);
+        let mut config = Gateway::config(SITE, id, &folder, &self.nats.url())?;
+        if let Some(change) = change {
+            change(&mut config);
+        }
+        self.gateways.push(Gateway::start(id, &folder, config)?);
+        Ok(())
+    }
+
+    /// A gateway with a spool of its own under a name that another one already has.
+    pub fn add_impostor(&mut self, id: &str) -> Result<()> {
+        let folder = self.folder.path().join(format!("{id}-impostor"));
+        let config = Gateway::config(SITE, id, &folder, &self.nats.url())?;
+        self.gateways.push(Gateway::start(id, &folder, config)?);
+        Ok(())
+    }
+
+    /// The first gateway.
+    #[must_use]
+    pub fn gateway(&mut self) -> &mut Gateway {
+        &mut self.gateways[0]
+    }
+
+    /// Where this world's files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts simulated devices at the first gateway.
+    pub fn simulate(&mut self, size: Size, more: &[&str]) -> Result<Simulation> {
+        self.simulations += 1;
+        let folder = self.folder.path().join(format!("simulation-{}", self.simulations));
+        Simulation::start(&folder, &self.gateways[0].mqtt_url(), size, more)
+    }
+
+    /// Proves from outside that all these devices emitted is stored once or in the ledger.
+    pub fn verify_devices(&self, devices: &[&Device]) -> Result<String> {
+        let manifest = Manifest { devices: devices.iter().map(|device| device.emitted()).collect() };
+        let file = sim::write_manifest(&self.folder.path().join("devices"), &manifest)?;
+        self.verify(&file)
+    }
+
+    /// Proves it for what a manifest says was emitted.
+    pub fn verify(&self, manifest: &Path) -> Result<String> {
+        sim::verify(manifest, &self.cloud.url()?, SETTLED_WITHIN)
+    }
+
+    /// Proves that the log holds every uplink number of every gateway's spool once and in order: numbers of one
+    /// incarnation go on without hole or repetition from message to message. How many uplinks there are.
+    pub fn verify_log(&self) -> Result<u64> {
+        let mut next: BTreeMap<(String, u64), u64> = BTreeMap::new();
+        let mut uplinks = 0;
+        for message in self.nats.messages()? {
+            let subject = message.subject.to_string();
+            let bytes = plain(&message.headers, &message.payload)?;
+            let head = Segment::read(&bytes).map_err(|error| anyhow!("{subject}: {error}"))?.head;
+            let expected = next.entry((subject.clone(), head.incarnation)).or_insert(head.first);
+            ensure!(
+                head.first == *expected,
+                "message {} on {subject} begins with uplink {} where {expected} was to come",
+                message.sequence,
+                head.first
+            );
+            *expected = head.first + head.count;
+            uplinks += head.count;
+        }
+        Ok(uplinks)
+    }
+
+    /// Ends a test that went well: whatever should be running is, nothing panicked, and all of it stops when told to.
+    pub fn end(mut self) -> Result<()> {
+        for gateway in &mut self.gateways {
+            if gateway.is_started() {
+                gateway.process()?.check_running()?;
+                let status = gateway.stop()?;
+                if !status.success() {
+                    bail!("{} was told to stop and ended with {status}", gateway.id());
+                }
+            }
+        }
+        if self.cloud.is_started() {
+            self.cloud.process()?.check_running()?;
+            let status = self.cloud.stop()?;
+            if !status.success() {
+                bail!("the cloud was told to stop and ended with {status}");
+            }
+        }
+        for log in logs(self.folder.path()) {
+            let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+                bail!("{}: {line}", log.display());
+            }
+        }
+        self.nats.stop().context("stopping nats-server")?;
+        self.ended = true;
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !self.ended {
+            show_logs(self.folder.path());
+        }
+    }
+}
+
+/// A segment's bytes, decompressed if its header says that they are compressed.
+fn plain(headers: &async_nats::HeaderMap, payload: &[u8]) -> Result<Vec<u8>> {
+    match headers.get(subject::HEADER_ENCODING).map(async_nats::HeaderValue::as_str) {
+        None => Ok(payload.to_vec()),
+        Some(subject::ENCODING_ZSTD) => Ok(zstd::bulk::decompress(payload, SEGMENT_LEN_MAX)?),
+        Some(other) => bail!("a segment in an unknown encoding: {other}"),
+    }
+}
+
+/// Shows the logs of a world that did not come about.
+struct ShowLogs(Option<PathBuf>);
+
+impl Drop for ShowLogs {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.0 {
+            show_logs(folder);
+        }
+    }
+}
+
+fn show_logs(folder: &Path) {
+    for log in logs(folder) {
+        eprintln!("---- {}", log.file_name().unwrap_or_default().display());
+        eprintln!("{}", process::tail(&log, LOG_LINES_SHOWN));
+    }
+}
+
+fn logs(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut logs: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .collect();
+    logs.sort();
+    logs
+}
