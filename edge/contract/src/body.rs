@@ -324,6 +324,9 @@ const KEYS: [&str; 18] = [
     "result", "revision", "config", "address", "by_ms",
 ];
 
+const SENSOR: &str = "sensor: 1 to 32 of A-Z a-z 0-9 _ -";
+const DEVICE: &str = "device: 1 to 32 of A-Z a-z 0-9 _ -";
+
 /// A body's map: where the value of each known key stands.
 struct Fields<'a> {
     body: &'a [u8],
@@ -338,7 +341,7 @@ impl<'a> Fields<'a> {
         let mut entries = r.map("body: a map")?;
         let mut values = [0; KEYS.len()];
         while r.more(&mut entries)? {
-            let key = r.text("a text key")?;
+            let key = r.text("body: text keys")?;
             if let Some(index) = KEYS.iter().position(|known| key == *known) {
                 values[index] = u32::try_from(r.position())
                     .or_else(|_| r.refuse(What::TooLong { len_max: crate::uplink::UPLINK_LEN_MAX }))?;
@@ -361,8 +364,14 @@ impl<'a> Fields<'a> {
         self.find(key).ok_or(Malformed { at: self.end, what: What::Missing(key) })
     }
 
-    fn id(&self, key: &'static str) -> Result<Id, Malformed> {
-        self.get(key)?.id()
+    fn id(&self, key: &'static str, expected: &'static str) -> Result<Id, Malformed> {
+        self.get(key)?.name(expected)
+    }
+
+    /// Where it stands, and what it is.
+    fn u32_at(&self, key: &'static str, expected: &'static str) -> Result<(usize, u32), Malformed> {
+        let mut reader = self.get(key)?;
+        Ok((reader.position(), reader.u32(expected)?))
     }
 
     fn text(&self, key: &'static str, expected: &'static str) -> Result<Text<'a>, Malformed> {
@@ -388,7 +397,7 @@ fn read_device_started<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
 
 fn read_reading_taken<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
     Ok(Body::ReadingTaken {
-        sensor: fields.id("sensor")?,
+        sensor: fields.id("sensor", SENSOR)?,
         value: read_scalar(&mut fields.get("value")?)?,
         unit: fields.optional_text("unit", "unit: text")?,
     })
@@ -409,7 +418,7 @@ fn read_scalar<'a>(r: &mut Reader<'a>) -> Result<Scalar<'a>, Malformed> {
 
 fn read_limit_crossed<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
     Ok(Body::LimitCrossed {
-        sensor: fields.id("sensor")?,
+        sensor: fields.id("sensor", SENSOR)?,
         value: fields.get("value")?.f64("value: a number")?,
         limit: fields.get("limit")?.f64("limit: a number")?,
         rising: fields.get("rising")?.bool("rising: a boolean")?,
@@ -417,14 +426,15 @@ fn read_limit_crossed<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
 }
 
 fn read_events_lost<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
-    let device = fields.find("device").map(|mut r| r.id()).transpose()?;
+    let device = fields.find("device").map(|mut r| r.name(DEVICE)).transpose()?;
     let boot = fields.get("boot")?.u64("boot: an unsigned integer")?;
-    let mut from_reader = fields.get("from")?;
-    let at = from_reader.position();
-    let from = from_reader.u32("from: an unsigned integer below 2^32")?;
-    let to = fields.get("to")?.u32("to: an unsigned integer below 2^32")?;
-    if from == 0 || to < from {
-        return Err(Malformed { at, what: What::Expected("1 <= from <= to") });
+    let (from_at, from) = fields.u32_at("from", "from: an unsigned integer below 2^32")?;
+    let (to_at, to) = fields.u32_at("to", "to: an unsigned integer below 2^32")?;
+    if from == 0 {
+        return Err(Malformed { at: from_at, what: What::Expected("from: 1 or more") });
+    }
+    if to < from {
+        return Err(Malformed { at: to_at, what: What::Expected("to: not less than from") });
     }
     Ok(Body::EventsLost { device, boot, from, to, reason: fields.text("reason", "reason: text")? })
 }
@@ -439,7 +449,7 @@ fn read_command_answered<'a>(fields: &Fields<'a>, outcome: Outcome) -> Result<Bo
 }
 
 fn read_command_expired<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
-    Ok(Body::CommandExpired { device: fields.id("device")?, id: fields.text("id", "id: text")? })
+    Ok(Body::CommandExpired { device: fields.id("device", DEVICE)?, id: fields.text("id", "id: text")? })
 }
 
 fn read_config_applied<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
@@ -451,18 +461,18 @@ fn read_config_applied<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
 
 fn read_device_connected<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
     Ok(Body::DeviceConnected {
-        device: fields.id("device")?,
+        device: fields.id("device", DEVICE)?,
         address: fields.text("address", "address: text")?,
     })
 }
 
 fn read_device_disconnected<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
     Ok(Body::DeviceDisconnected {
-        device: fields.id("device")?,
+        device: fields.id("device", DEVICE)?,
         reason: fields.text("reason", "reason: text")?,
     })
 }
 
 fn read_clock_stepped<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
-    Ok(Body::ClockStepped { by_ms: fields.get("by_ms")?.i64("by_ms: an integer")? })
+    Ok(Body::ClockStepped { by_ms: fields.get("by_ms")?.i64("by_ms: an integer of 64 bits")? })
 }

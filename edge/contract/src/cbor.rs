@@ -12,7 +12,6 @@ use minicbor::decode;
 use minicbor::encode::write::EndOfSlice;
 
 use crate::text::Text;
-use crate::{Id, Kind};
 
 /// How deep arrays, maps and tags may be nested in an opaque item (an event's body, a command's arguments).
 pub const NESTING_MAX: usize = 16;
@@ -291,15 +290,8 @@ impl<'a> Reader<'a> {
         self.read(expected, Decoder::str).map(Text::from)
     }
 
-    pub(crate) fn id(&mut self) -> Result<Id, Malformed> {
-        self.name("a name of 1 to 32 of A-Z a-z 0-9 _ -")
-    }
-
-    pub(crate) fn kind(&mut self) -> Result<Kind, Malformed> {
-        self.name("a kind of 1 to 32 of a-z 0-9 -")
-    }
-
-    fn name<N: core::str::FromStr>(&mut self, expected: &'static str) -> Result<N, Malformed> {
+    /// An [`crate::Id`] or a [`crate::Kind`].
+    pub(crate) fn name<N: core::str::FromStr>(&mut self, expected: &'static str) -> Result<N, Malformed> {
         let at = self.position();
         let text = self.text(expected)?;
         let mut inline = crate::Inline::<{ crate::NAME_LEN_MAX }>::new();
@@ -315,7 +307,8 @@ impl<'a> Reader<'a> {
         self.skip_nested(NESTING_MAX)
     }
 
-    fn skip_nested(&mut self, levels_left: usize) -> Result<(), Malformed> {
+    /// The same, with room for fewer levels where some have been entered already.
+    pub(crate) fn skip_nested(&mut self, levels_left: usize) -> Result<(), Malformed> {
         let at = self.position();
         let d = &mut self.decoder;
         let scalar = match d.datatype() {

@@ -125,13 +125,16 @@ impl<'a> Segment<'a> {
         r.must_have(&mut items, "uplinks")?;
         let entries_start = r.position();
         let mut entries = r.array("uplinks: an array")?;
-        let mut count = 0;
+        let mut count: u64 = 0;
         while r.more(&mut entries)? {
             read_entry(&mut r)?;
             count += 1;
         }
         if count == 0 {
             return r.refuse(What::Missing("an uplink"));
+        }
+        if first.checked_add(count).is_none() {
+            return Err(Malformed { at, what: What::Expected("first: numbers that end below 2^64") });
         }
         r.skip_rest(&mut items)?;
         r.end()?;
@@ -178,7 +181,7 @@ pub fn first_entry(bytes: &[u8]) -> Result<(Entry<'_>, usize), Malformed> {
 fn read_entry<'a>(r: &mut Reader<'a>) -> Result<Entry<'a>, Malformed> {
     let mut items = r.array("an uplink: an array")?;
     r.must_have(&mut items, "device")?;
-    let device = r.id()?;
+    let device = r.name("device: 1 to 32 of A-Z a-z 0-9 _ -")?;
     r.must_have(&mut items, "received")?;
     let received_ms = r.u64("received: an unsigned integer")?;
     r.must_have(&mut items, "traceparent")?;

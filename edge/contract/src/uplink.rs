@@ -11,7 +11,7 @@
 use minicbor::Encoder;
 use minicbor::encode::write::Cursor;
 
-use crate::cbor::{HEAD_LEN_MAX, Items, Malformed, NoRoom, Reader, What};
+use crate::cbor::{HEAD_LEN_MAX, Items, Malformed, NESTING_MAX, NoRoom, Reader, What};
 use crate::{Kind, NAME_LEN_MAX};
 
 /// The most bytes an uplink can have.
@@ -178,7 +178,7 @@ fn read_event<'a>(r: &mut Reader<'a>) -> Result<Event<'a>, Malformed> {
     r.must_have(&mut items, "at")?;
     let observed_at = r.u64("at: an unsigned integer")?;
     r.must_have(&mut items, "kind")?;
-    let kind = r.kind()?;
+    let kind = r.name("kind: 1 to 32 of a-z 0-9 -")?;
     r.must_have(&mut items, "version")?;
     let at = r.position();
     let version = r.u16("version: an unsigned integer below 2^16")?;
@@ -196,8 +196,9 @@ fn read_body<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     let start = r.position();
     let mut entries = r.map("body: a map")?;
     while r.more(&mut entries)? {
-        r.text("a text key")?;
-        r.skip()?;
+        r.text("body: text keys")?;
+        // The map itself is the outermost level.
+        r.skip_nested(NESTING_MAX - 1)?;
     }
     Ok(r.since(start))
 }

@@ -1,0 +1,12 @@
+//! What the contract promises, held against bytes that never change, a foreign implementation of CBOR, the published
+//! CDDL, and bytes of any kind whatever.
+//!
+//! Random tests print their seed; `WEIR_SEED=… cargo test -p weir-contract` repeats them.
+
+mod agreement;
+mod bounds;
+mod cddl;
+mod frozen;
+mod hostile;
+mod refusals;
+mod support;
