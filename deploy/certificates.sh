@@ -20,6 +20,7 @@ authority() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7300 \
         -keyout "$1-ca.key" -out "$1-ca.pem" -subj "/CN=Weir $1" \
         -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
+    chmod 644 "$1-ca.pem"
     echo "made $folder/$1-ca.pem"
 }
 
@@ -29,16 +30,17 @@ certificate() {
         echo "certificates.sh: $folder/$2.pem is there already; remove it to make another" >&2
         exit 1
     fi
+    request=$2.csr
     extensions=$(mktemp)
-    trap 'rm -f "$extensions" "$2.csr"' EXIT
+    trap 'rm -f "$extensions" "$request"' EXIT
     {
         echo "basicConstraints = critical, CA:FALSE"
         echo "keyUsage = critical, digitalSignature"
         echo "extendedKeyUsage = $3"
         [ -z "$4" ] || echo "subjectAltName = $4"
     } >"$extensions"
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$2.key" -out "$2.csr" -subj "/CN=$2" 2>/dev/null
-    openssl x509 -req -in "$2.csr" -CA "$1-ca.pem" -CAkey "$1-ca.key" -CAcreateserial -days 825 \
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$2.key" -out "$request" -subj "/CN=$2" 2>/dev/null
+    openssl x509 -req -in "$request" -CA "$1-ca.pem" -CAkey "$1-ca.key" -CAcreateserial -days 825 \
         -extfile "$extensions" -out "$2.pem" 2>/dev/null
     chmod 644 "$2.pem"
     echo "made $folder/$2.pem and $folder/$2.key"
