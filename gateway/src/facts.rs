@@ -38,7 +38,7 @@ struct Facts {
     segment_bytes_sent: Counter,
     segment_round_trips: Histogram,
     delivered_number: Gauge,
-    uplinks_lost: Counter,
+    uplinks_gone: Counter,
     journal_lost: Counter,
     spool_bytes: Gauge,
     spool_backlog: Gauge,
@@ -160,8 +160,8 @@ pub fn uplink_failed(reason: &'static str) {
 }
 
 /// Uplinks the stream had acknowledged are gone from it and from the spool.
-pub fn uplinks_lost(count: u64) {
-    with(|facts| facts.uplinks_lost.increment(count));
+pub fn uplinks_gone(count: u64) {
+    with(|facts| facts.uplinks_gone.increment(count));
 }
 
 /// The gateway's own events that found no room.
@@ -283,8 +283,8 @@ impl Facts {
                 Unit::Count,
                 "Uplinks below this number are in the stream",
             ),
-            uplinks_lost: count(
-                "weir_gateway_uplinks_lost_total",
+            uplinks_gone: count(
+                "weir_gateway_uplinks_gone_total",
                 Unit::Count,
                 "Uplinks gone from the stream after it had acknowledged them, and from the spool",
             ),

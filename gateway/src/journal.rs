@@ -6,12 +6,21 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-use weir_contract::Id;
+use minicbor::encode::write::Cursor;
+use tokio::sync::{mpsc, oneshot};
+use weir_contract::body::Body;
+use weir_contract::uplink::{self, EVENT_OVERHEAD_MAX, Event, HEADER_LEN_MAX, Header};
+use weir_contract::{Id, Kind, NoRoom};
+
+use crate::clock::Clock;
+use crate::custody::{Custody, Full, Ticket, Waiter};
+use crate::facts;
+use crate::intake::SeqRun;
 
 /// Entries that may wait to be written.
 pub const WAITING_MAX: usize = 1024;
@@ -34,7 +43,7 @@ pub enum Entry {
         reason: Cow<'static, str>,
     },
     /// Uplinks that the stream had acknowledged are gone from it, and from the spool as well.
-    UplinksLost {
+    UplinksGone {
         /// Whose numbers they are.
         incarnation: u64,
         /// The first number.
@@ -81,5 +90,275 @@ impl Sender {
         if self.entries.try_send(Observed { at: Instant::now(), entry }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Takes what is sent into custody until it is stopped; then what has been sent by then.
+pub async fn run(
+    receiver: Receiver,
+    gateway: Id,
+    custody: Custody,
+    clock: Clock,
+    stop: oneshot::Receiver<()>,
+) {
+    let mut journal = Journal {
+        gateway,
+        custody,
+        clock,
+        pages: Pages::new(fastrand::u64(..)),
+        waiter: Waiter::new(),
+        last: None,
+    };
+    let Receiver { mut entries, lost } = receiver;
+    let mut stop = pin!(stop);
+    let mut stopping = false;
+    let mut page = Vec::with_capacity(PAGE_ENTRIES_MAX);
+    loop {
+        let received = tokio::select! {
+            received = entries.recv_many(&mut page, PAGE_ENTRIES_MAX) => received,
+            _ = &mut stop, if !stopping => {
+                stopping = true;
+                entries.close();
+                continue;
+            }
+        };
+        if received == 0 {
+            break;
+        }
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if journal.keep(&page, lost).await.is_err() {
+            return;
+        }
+        page.clear();
+    }
+    journal.stored().await;
+}
+
+/// Entries in one uplink.
+const PAGE_ENTRIES_MAX: usize = 64;
+/// The most bytes of a reason.
+const REASON_BYTES_MAX: usize = 200;
+/// An event of ours: two texts of at most that, names and numbers.
+const BODY_BYTES_MAX: usize = 512;
+const PAGE_BYTES_MAX: usize = HEADER_LEN_MAX + (PAGE_ENTRIES_MAX + 1) * (EVENT_OVERHEAD_MAX + BODY_BYTES_MAX);
+
+struct Journal {
+    gateway: Id,
+    custody: Custody,
+    clock: Clock,
+    pages: Pages,
+    waiter: Arc<Waiter>,
+    last: Option<Ticket>,
+}
+
+/// Custody takes nothing any more.
+struct Closed;
+
+impl Journal {
+    async fn keep(&mut self, page: &[Observed], lost: u32) -> Result<(), Closed> {
+        facts::journal_lost(lost.into());
+        let (payload, run) = self.pages.write(page, lost, Instant::now());
+        loop {
+            let received_ms = self.clock.unix_ms();
+            let offered =
+                self.custody.gather().offer(&self.gateway, received_ms, None, &payload, run, &self.waiter);
+            match offered {
+                Ok(ticket) => {
+                    self.last = Some(ticket);
+                    return Ok(());
+                }
+                Err(Full::Closed) => return Err(Closed),
+                Err(Full::Batch | Full::Spool) => self.custody.room().await.map_err(|_| Closed)?,
+            }
+        }
+    }
+
+    /// Waits until what was kept is on disk.
+    async fn stored(&self) {
+        while self.last.is_some_and(|last| self.custody.stored() < last) && self.custody.failed().is_none() {
+            self.waiter.notified().await;
+        }
+    }
+}
+
+/// Numbers entries and writes them as uplinks. Pure.
+struct Pages {
+    boot: u64,
+    began: Instant,
+    next_seq: u32,
+}
+
+impl Pages {
+    fn new(boot: u64) -> Self {
+        Pages { boot, began: Instant::now(), next_seq: 1 }
+    }
+
+    /// One uplink with these entries, after `lost` that found no room.
+    fn write(&mut self, page: &[Observed], lost: u32, now: Instant) -> (Vec<u8>, SeqRun) {
+        let first = self.next_seq.saturating_add(lost);
+        let mut bodies = Vec::with_capacity(page.len() + 1);
+        if lost > 0 {
+            let (boot, from, to) = (self.boot, self.next_seq, first - 1);
+            let body = Body::EventsLost { device: None, boot, from, to, reason: "journal-full".into() };
+            bodies.push((now, body.kind(), encode(|buffer| body.write(buffer))));
+        }
+        bodies.extend(page.iter().map(|observed| {
+            let (kind, body) = observed.entry.body();
+            (observed.at, kind, body)
+        }));
+        let events: Vec<Event<'_>> = (first..)
+            .zip(&bodies)
+            .map(|(seq, (at, kind, body))| Event { seq, at: self.ms(*at), kind: *kind, version: 1, body })
+            .collect();
+        let last = events.last().map_or(first, |event| event.seq);
+        let header = Header { boot: self.boot, now: Some(self.ms(now)), epoch: None, via: None };
+        let mut payload = vec![0; PAGE_BYTES_MAX];
+        let len = uplink::write(&mut payload, &header, events.iter().copied());
+        payload.truncate(len.expect("the buffer is as long as that many events can be"));
+        self.next_seq = last.saturating_add(1);
+        (payload, SeqRun { boot: self.boot, first, last })
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Entry {
+    /// The kind and the body of the event that tells it.
+    fn body(&self) -> (Kind, Vec<u8>) {
+        match self {
+            Entry::Connected { device, address } => {
+                let address = address.to_string();
+                let body = Body::DeviceConnected { device: *device, address: address.as_str().into() };
+                (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::Disconnected { device, reason } => {
+                let body = Body::DeviceDisconnected { device: *device, reason: cut(reason).into() };
+                (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::UplinksGone { incarnation, from, to, reason } => {
+                let kind = "uplinks-gone".parse().expect("it is one");
+                let body = encode(|buffer| {
+                    let mut e = minicbor::Encoder::new(Cursor::new(buffer));
+                    e.map(4)?.str("incarnation")?.u64(*incarnation)?.str("from")?.u64(*from)?;
+                    e.str("to")?.u64(*to)?.str("reason")?.str(cut(reason))?;
+                    Ok::<_, NoRoom>(e.writer().position())
+                });
+                (kind, body)
+            }
+        }
+    }
+}
+
+fn encode(write: impl FnOnce(&mut [u8]) -> Result<usize, NoRoom>) -> Vec<u8> {
+    let mut buffer = vec![0; BODY_BYTES_MAX];
+    let len = write(&mut buffer).expect("texts are cut so that a body fits");
+    buffer.truncate(len);
+    buffer
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use weir_contract::uplink::Uplink;
+
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        text.parse().unwrap()
+    }
+
+    fn observed(entry: Entry) -> Observed {
+        Observed { at: Instant::now(), entry }
+    }
+
+    fn left(reason: impl Into<Cow<'static, str>>) -> Observed {
+        observed(Entry::Disconnected { device: id("d"), reason: reason.into() })
+    }
+
+    #[test]
+    fn entries_become_events_of_the_contract() {
+        let mut pages = Pages::new(42);
+        let address = "[2001:db8::1]:50000".parse().unwrap();
+        let gone =
+            Entry::UplinksGone { incarnation: u64::MAX, from: 5, to: 9, reason: "spool-damaged".into() };
+        let page =
+            [observed(Entry::Connected { device: id("d"), address }), left("keep-alive"), observed(gone)];
+        let (payload, run) = pages.write(&page, 0, Instant::now());
+        assert_eq!(run, SeqRun { boot: 42, first: 1, last: 3 });
+        let uplink = Uplink::read(&payload).unwrap();
+        let events: Vec<_> = uplink.events().collect();
+        let bodies: Vec<_> =
+            events.iter().map(|event| Body::read(&event.kind, event.version, event.body).unwrap()).collect();
+        assert!(
+            matches!(bodies[0], Some(Body::DeviceConnected { address, .. }) if address == "[2001:db8::1]:50000")
+        );
+        assert!(matches!(bodies[1], Some(Body::DeviceDisconnected { reason, .. }) if reason == "keep-alive"));
+        assert!(bodies[2].is_none() && events[2].kind == "uplinks-gone");
+    }
+
+    #[test]
+    fn every_number_is_an_event_or_covered_by_events_lost() {
+        let mut pages = Pages::new(42);
+        let mut accounted = BTreeSet::new();
+        for (count, lost) in [(1, 0), (64, 3), (2, 1), (64, 1000), (1, 0)] {
+            let page: Vec<_> = (0..count).map(|_| left("bye")).collect();
+            let (payload, run) = pages.write(&page, lost, Instant::now());
+            let uplink = Uplink::read(&payload).unwrap();
+            assert_eq!((uplink.first_seq(), uplink.last_seq()), (run.first, run.last));
+            for event in uplink.events() {
+                assert!(accounted.insert(event.seq));
+                if let Some(Body::EventsLost { device, boot, from, to, .. }) =
+                    Body::read(&event.kind, 1, event.body).unwrap()
+                {
+                    assert_eq!((device, boot), (None, 42));
+                    assert!((from..=to).all(|seq| accounted.insert(seq)));
+                }
+            }
+        }
+        let last = *accounted.last().unwrap();
+        assert_eq!(accounted.len() as u32, last, "no hole");
+        assert_eq!(last, 132 + 1004 + 3);
+    }
+
+    #[test]
+    fn the_longest_entries_fit() {
+        let reason = "ä".repeat(1000);
+        let page: Vec<_> = (0..PAGE_ENTRIES_MAX).map(|_| left(reason.clone())).collect();
+        let (payload, _) = Pages::new(u64::MAX).write(&page, 7, Instant::now());
+        Uplink::read(&payload).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_nobody_waits() {
+        let (sender, receiver) = channel();
+        for _ in 0..WAITING_MAX + 5 {
+            sender.send(Entry::Disconnected { device: id("d"), reason: "bye".into() });
+        }
+        assert_eq!(receiver.lost.load(Ordering::Relaxed), 5);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_the_stop_is_on_disk_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::spool::Config::new(folder.path().join("spool"));
+        let clock = Clock::manual(1_000);
+        let (custody, committer) = Custody::start(&config, clock.unix_ms()).unwrap();
+        let (sender, receiver) = channel();
+        let (stop, stopped) = oneshot::channel();
+        for _ in 0..200 {
+            sender.send(Entry::Disconnected { device: id("d"), reason: "bye".into() });
+        }
+        let running = tokio::spawn(run(receiver, id("gw"), custody.clone(), clock, stopped));
+        stop.send(()).unwrap();
+        running.await.unwrap();
+        assert!(custody.spool().next_number() > 1);
+        tokio::task::spawn_blocking(|| committer.stop()).await.unwrap().unwrap();
     }
 }

@@ -6,7 +6,7 @@
 //! * [`intake`]: is this payload an uplink? Pure
 //! * [`custody`]: group commit; an acknowledgement is sent after what it acknowledges is on disk
 //! * [`spool`]: the disk; the only place that knows sled
-//! * `uplink`: JetStream; the only place that knows NATS
+//! * [`uplink`]: JetStream; the only place that knows NATS
 //!
 //! Beside it: [`journal`] (what the gateway itself has to tell), `admin` (HTTP for operators and machines),
 //! [`facts`] (metrics), [`config`], `cli`.
@@ -20,3 +20,4 @@ pub mod facts;
 pub mod intake;
 pub mod journal;
 pub mod spool;
+pub mod uplink;

@@ -1,0 +1,129 @@
+//! `[uplink]`: where the segments go.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::config::value;
+
+/// Where the segments go, and how hard to try.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// NATS servers of one cluster, `nats://` or `tls://`; any of them will do.
+    #[serde(deserialize_with = "servers")]
+    pub servers: Vec<String>,
+    /// A NATS credentials file (`.creds`). Read at every connect, so it can be replaced while the gateway runs.
+    pub credentials_file: Option<PathBuf>,
+    /// How to encrypt, and whom to believe.
+    pub tls: Option<Tls>,
+    /// Whether to make the stream if it is not there. The cloud makes it with the settings it wants; whoever is first.
+    pub create_stream: bool,
+    /// Most bytes of a segment before compression.
+    #[serde(deserialize_with = "value::bytes::<1_024, 262_144, _>")]
+    pub segment_bytes_max: u64,
+    /// Least time between two segments that are not full. A lone uplink is never held back.
+    #[serde(deserialize_with = "value::between::<0, 60_000, _>")]
+    pub linger_ms: u64,
+    /// zstd's level; 0 does not compress.
+    #[serde(deserialize_with = "value::between::<0, 19, _>")]
+    pub zstd_level: u64,
+    /// How long to wait for a connection to a server, its TLS handshake included.
+    #[serde(deserialize_with = "value::between::<100, 600_000, _>")]
+    pub connect_timeout_ms: u64,
+    /// How long to wait for an acknowledgement before looking whether the segment has arrived.
+    #[serde(deserialize_with = "value::between::<100, 600_000, _>")]
+    pub ack_timeout_ms: u64,
+    /// A connection that is silent for twice this is given up.
+    #[serde(deserialize_with = "value::between::<1_000, 3_600_000, _>")]
+    pub ping_interval_ms: u64,
+    /// The first wait after a failure is somewhere up to this; it doubles with each further one.
+    #[serde(deserialize_with = "value::between::<1, 60_000, _>")]
+    pub backoff_ms: u64,
+    /// The longest wait after a failure.
+    #[serde(deserialize_with = "value::between::<1, 3_600_000, _>")]
+    pub backoff_ms_max: u64,
+    /// When the gateway is stopped: how long to try to deliver what is in the spool.
+    #[serde(deserialize_with = "value::between::<0, 600_000, _>")]
+    pub drain_ms_max: u64,
+}
+
+/// How to encrypt, and whom to believe. With this table only encrypted connections are made.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: whose signature under the server's certificate is believed; without it, the system's list.
+    pub ca: Option<PathBuf>,
+    /// PEM: our own certificate, then its issuers.
+    pub certificate: Option<PathBuf>,
+    /// PEM: its key.
+    pub key: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            servers: vec!["nats://127.0.0.1:4222".to_owned()],
+            credentials_file: None,
+            tls: None,
+            create_stream: true,
+            segment_bytes_max: 262_144,
+            linger_ms: 0,
+            zstd_level: 1,
+            connect_timeout_ms: 10_000,
+            ack_timeout_ms: 30_000,
+            ping_interval_ms: 30_000,
+            backoff_ms: 250,
+            backoff_ms_max: 10_000,
+            drain_ms_max: 5_000,
+        }
+    }
+}
+
+fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    use serde::de::Error;
+    let servers = Vec::<String>::deserialize(deserializer)?;
+    if servers.is_empty() {
+        return Err(D::Error::custom("at least one server, such as \"nats://127.0.0.1:4222\""));
+    }
+    for server in &servers {
+        let known = ["nats://", "tls://"].iter().any(|scheme| server.starts_with(scheme));
+        let address =
+            server.parse::<async_nats::ServerAddr>().ok().filter(|address| !address.host().is_empty());
+        if !known || address.is_none() {
+            return Err(D::Error::custom(format!(
+                "{server:?} is no server; say \"nats://host:4222\" or \"tls://host:4222\""
+            )));
+        }
+    }
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_configured_is_the_local_server_in_plain() {
+        let config: Config = toml::from_str("").unwrap();
+        assert_eq!(config.servers, ["nats://127.0.0.1:4222"]);
+        assert!(config.tls.is_none() && config.credentials_file.is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_is_allowed() {
+        let cases = [
+            ("servers = []", "at least one server"),
+            ("servers = [\"http://x\"]", "say \"nats://host:4222\""),
+            ("servers = [\"nats://\"]", "is no server"),
+            ("segment_bytes_max = \"1 MiB\"", "between 1 KiB and 256 KiB"),
+            ("zstd_level = 22", "between 0 and 19"),
+            ("server = \"nats://x\"", "servers"),
+            ("[tls]\ncert = \"x\"", "certificate"),
+        ];
+        for (text, said) in cases {
+            let error = toml::from_str::<Config>(text).expect_err(text).to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

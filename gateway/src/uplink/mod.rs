@@ -1,0 +1,311 @@
+//! The uplink: out of the spool, into JetStream, in order, exactly once, for ever.
+//!
+//! One task. It connects, looks what the stream holds ([`resume`]), and publishes segments one after the other, each with
+//! the sequence of the one it must follow. Whenever an answer is not a plain acknowledgement it looks again: it never
+//! assumes that a message arrived, nor that it did not. Between failures it waits ([`pacing`]); it never gives up.
+//!
+//! # Invariants
+//! - One segment is under way at a time, so an older one cannot arrive after a newer one.
+//! - Nothing is released from the spool without an acknowledgement, or a look that found it.
+//! - Idle, it waits for the spool or for the connection to fail, and for nothing else.
+
+mod config;
+mod feed;
+mod nats;
+pub mod pacing;
+pub mod resume;
+pub mod segment;
+mod status;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use weir_contract::segment::HEAD_LEN_MAX;
+use weir_contract::subject::{self, Source};
+
+pub use self::config::{Config, Tls};
+pub use self::status::{State, Status};
+
+use self::feed::{Feed, Taken};
+use self::nats::{Look, Session};
+use self::pacing::{Backoff, Kind, Meaning, SegmentSize, Trouble};
+use self::resume::{GoOn, Own, Seen, Standing, Verdict};
+use self::segment::Segment;
+use self::status::Board;
+use crate::clock::Clock;
+use crate::spool::Spool;
+use crate::{facts, journal};
+
+/// The running uplink. Dropping it stops it; what was under way is looked for at the next start.
+#[derive(Debug)]
+pub struct Uplink {
+    status: watch::Receiver<Status>,
+    task: JoinHandle<()>,
+}
+
+/// Starts the uplink of `source` on the current runtime.
+#[must_use]
+pub fn start(
+    config: Config,
+    source: &Source,
+    spool: Arc<Spool>,
+    journal: journal::Sender,
+    clock: Clock,
+) -> Uplink {
+    let (board, status) = Board::new(clock, spool.delivered());
+    let level = i32::try_from(config.zstd_level).unwrap_or_default();
+    let bytes_max = usize::try_from(config.segment_bytes_max).unwrap_or(usize::MAX);
+    let worker = Worker {
+        name: format!("{} {}", source.site, source.gateway),
+        subject: subject::segments(source).to_string(),
+        backoff: Backoff::new(config.backoff_ms, config.backoff_ms_max),
+        size: SegmentSize::new(bytes_max),
+        feed: Feed::new(Arc::clone(&spool), level),
+        config,
+        spool,
+        journal,
+        board,
+        told_gone: 0,
+    };
+    Uplink { status, task: tokio::spawn(worker.run()) }
+}
+
+impl Uplink {
+    /// How it goes; changes can be awaited.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Waits until everything below `number` is in the stream, at most `wait_max`. Says whether it is.
+    pub async fn drain(&self, number: u64, wait_max: Duration) -> bool {
+        let mut status = self.status.clone();
+        let delivered = status.wait_for(|status| status.delivered >= number);
+        matches!(timeout(wait_max, delivered).await, Ok(Ok(_)))
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Worker {
+    name: String,
+    subject: String,
+    config: Config,
+    spool: Arc<Spool>,
+    journal: journal::Sender,
+    board: Board,
+    feed: Feed,
+    backoff: Backoff,
+    size: SegmentSize,
+    /// Numbers below have been told to be gone, as far as they are.
+    told_gone: u64,
+}
+
+/// Where the next segment begins, and which stream sequence it must follow.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    from: u64,
+    follows: u64,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            let trouble = match Session::connect(&self.config, &self.name, self.subject.clone()).await {
+                Ok(session) => self.work(&session).await,
+                Err(trouble) => trouble,
+            };
+            self.rest(trouble).await;
+        }
+    }
+
+    /// Works until this connection is of no more use.
+    async fn work(&mut self, session: &Session) -> Trouble {
+        tracing::info!(server = session.server(), "connected to NATS");
+        loop {
+            let trouble = match self.look(session).await {
+                Ok(position) => self.send(session, position).await,
+                Err(trouble) => trouble,
+            };
+            match trouble.kind {
+                Kind::Unreachable | Kind::Disconnected | Kind::Denied | Kind::TimedOut => return trouble,
+                _ => self.rest(trouble).await,
+            }
+        }
+    }
+
+    /// Tells what went wrong, and waits a while.
+    async fn rest(&mut self, trouble: Trouble) {
+        let wait = self.backoff.failed(fastrand::u64(..));
+        self.board.down(trouble, self.backoff.failures());
+        sleep(wait).await;
+    }
+
+    /// Finds out where to go on.
+    async fn look(&mut self, session: &Session) -> Result<Position, Trouble> {
+        let marked_sequence = self.spool.delivered().stream_sequence;
+        let Look { first_sequence, last_sequence, last, marked } =
+            session.look(marked_sequence, self.config.create_stream).await?;
+        let last = match last {
+            Some(message) => Some(feed::compare(&self.spool, message).await?),
+            None => None,
+        };
+        let at_delivered = marked.as_ref().and_then(feed::head);
+        let seen = Seen { first_sequence, last_sequence, last, at_delivered };
+        let delivered = self.spool.delivered();
+        let own = Own {
+            incarnation: self.spool.incarnation(),
+            oldest: self.spool.oldest_number(),
+            next: self.spool.next_number(),
+            delivered: delivered.number,
+            delivered_sequence: delivered.stream_sequence,
+        };
+        match resume::resume(&own, &seen) {
+            Verdict::GoOn(go_on) => self.take_position(&own, go_on),
+            Verdict::Stop(conflict) => Err(Trouble::new(Kind::Conflict, conflict.to_string())),
+        }
+    }
+
+    fn take_position(&mut self, own: &Own, go_on: GoOn) -> Result<Position, Trouble> {
+        let GoOn { from, follows, standing } = go_on;
+        match &standing {
+            Standing::WentBack { gone } => {
+                tracing::error!(
+                    known = own.delivered,
+                    from,
+                    gone = gone.end.saturating_sub(gone.start),
+                    "the stream has lost what it had acknowledged; sending it again"
+                );
+                self.spool.take_back(from, follows);
+                self.tell_gone(gone.start, gone.end, Cow::Borrowed("stream-went-back"));
+            }
+            Standing::Unreadable => {
+                tracing::warn!(
+                    sequence = follows,
+                    "the last message on our subject is no segment; leaving it alone"
+                );
+            }
+            Standing::Expired => {
+                tracing::info!("the stream has let go of all our segments by its limits");
+            }
+            Standing::Renamed => {
+                tracing::info!(
+                    subject = self.subject,
+                    "what was delivered is under another subject; going on here"
+                );
+            }
+            Standing::Ahead => {
+                tracing::info!(known = own.delivered, from, "the stream has more than was known");
+                self.release(from, follows)?;
+            }
+            Standing::InStep => self.release(from, follows)?,
+            Standing::First => {}
+        }
+        self.board.looked(from, follows);
+        Ok(Position { from, follows })
+    }
+
+    /// Sends until something is not as it should be.
+    async fn send(&mut self, session: &Session, mut position: Position) -> Trouble {
+        let mut proven = false;
+        let mut changed = self.spool.changed();
+        let mut sent_at: Option<Instant> = None;
+        loop {
+            changed.mark_unchanged();
+            let bytes_max = self.size.bytes().min(session.payload_bytes_max()).max(HEAD_LEN_MAX);
+            let segment = match self.feed.take(position.from, bytes_max).await {
+                Ok(Taken::Segment(segment)) => segment,
+                Ok(Taken::Nothing) => {
+                    self.backoff.succeeded();
+                    self.prove(session, &mut proven);
+                    tokio::select! {
+                        _ = changed.changed() => {}
+                        trouble = session.failed() => return trouble,
+                    }
+                    self.linger(sent_at).await;
+                    continue;
+                }
+                Ok(Taken::Gone { to, reason }) => {
+                    tracing::error!(
+                        from = position.from,
+                        to,
+                        reason,
+                        "the spool is damaged; going on behind the damage"
+                    );
+                    self.tell_gone(position.from, to, Cow::Borrowed("spool-damaged"));
+                    position.from = to;
+                    continue;
+                }
+                Err(trouble) => return trouble,
+            };
+            if segment.full {
+                self.feed.prepare(segment.head.end(), bytes_max);
+            }
+            let begun = Instant::now();
+            match session.publish(&segment, position.follows).await {
+                Meaning::Delivered(sequence) => {
+                    position = Position { from: segment.head.end(), follows: sequence };
+                    self.prove(session, &mut proven);
+                    if let Err(trouble) = self.delivered(&segment, sequence, begun.elapsed()) {
+                        return trouble;
+                    }
+                }
+                Meaning::Unclear(trouble) => {
+                    if trouble.kind == Kind::TimedOut {
+                        self.size.timed_out();
+                    }
+                    return trouble;
+                }
+            }
+            sent_at = (!segment.full).then_some(begun);
+        }
+    }
+
+    /// The uplink is up when it has delivered something, or has nothing to deliver; not when it is only connected.
+    fn prove(&self, session: &Session, proven: &mut bool) {
+        if !std::mem::replace(proven, true) {
+            self.board.up(session.server());
+        }
+    }
+
+    /// Lets more gather if the last segment, which was not full, went out only just now.
+    async fn linger(&self, sent_at: Option<Instant>) {
+        let linger = Duration::from_millis(self.config.linger_ms);
+        if let Some(rest) = sent_at.and_then(|sent_at| linger.checked_sub(sent_at.elapsed())) {
+            sleep(rest).await;
+        }
+    }
+
+    fn delivered(&mut self, segment: &Segment, sequence: u64, took: Duration) -> Result<(), Trouble> {
+        self.backoff.succeeded();
+        self.size.delivered();
+        facts::segment_delivered(segment.head.count, segment.raw_len, segment.payload.len(), took);
+        self.board.delivered(segment, sequence);
+        self.release(segment.head.end(), sequence)
+    }
+
+    fn release(&self, number: u64, sequence: u64) -> Result<(), Trouble> {
+        self.spool.release(number, sequence).map_err(|error| Trouble::new(Kind::Spool, error.with_causes()))
+    }
+
+    /// Tells once, in the journal, the metrics and the status, that numbers are gone.
+    fn tell_gone(&mut self, from: u64, to: u64, reason: Cow<'static, str>) {
+        let from = from.max(self.told_gone);
+        if from >= to {
+            return;
+        }
+        self.told_gone = to;
+        facts::uplinks_gone(to - from);
+        self.board.gone(to - from);
+        let incarnation = self.spool.incarnation();
+        self.journal.send(journal::Entry::UplinksGone { incarnation, from, to: to - 1, reason });
+    }
+}

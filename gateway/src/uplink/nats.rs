@@ -1,0 +1,301 @@
+//! The only file that knows async-nats: one connection, from its making to its first failure.
+//!
+//! The client's own reconnecting is not used: every new connection begins with a look at the stream, waits by our
+//! backoff, reads the credentials again, and has a reason to show while there is none.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::{Config as StreamConfig, LastRawMessageErrorKind, StorageType, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
+use tokio::sync::watch;
+use weir_contract::subject::{ENCODING_ZSTD, HEADER_ENCODING, STREAM, STREAM_SUBJECTS};
+
+use super::config::Config;
+use super::pacing::{self, Answer, Kind, Meaning, Trouble};
+use super::segment::Segment;
+
+/// The message's bytes beside its payload: headers, subject.
+const MESSAGE_OVERHEAD_BYTES: usize = 1024;
+/// Requests under way at a time: one. The client allocates this many places.
+const CLIENT_CAPACITY: usize = 16;
+const READ_BUFFER_BYTES: u16 = 4 * 1024;
+
+/// A connection, until its first failure.
+pub(super) struct Session {
+    client: Client,
+    jetstream: Context,
+    subject: String,
+    over: watch::Receiver<Option<Trouble>>,
+}
+
+/// What the stream holds, as it says it.
+pub(super) struct Look {
+    pub first_sequence: u64,
+    pub last_sequence: u64,
+    /// The last message on the own subject.
+    pub last: Option<Message>,
+    /// The message in the place that was asked for, whatever its subject.
+    pub marked: Option<Message>,
+}
+
+/// A message of the stream.
+pub(super) struct Message {
+    pub sequence: u64,
+    pub payload: bytes::Bytes,
+    pub compressed: bool,
+}
+
+impl Session {
+    /// Connects to one of the servers.
+    pub async fn connect(config: &Config, name: &str, subject: String) -> Result<Self, Trouble> {
+        let servers: Vec<ServerAddr> =
+            config.servers.iter().filter_map(|server| server.parse().ok()).collect();
+        let (tell, over) = watch::channel(None);
+        let options = options(config, name, servers.len(), tell).await?;
+        let client = options.connect(servers).await.map_err(|error| {
+            let kind = match error.kind() {
+                ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Kind::Denied,
+                _ => Kind::Unreachable,
+            };
+            Trouble::new(kind, format!("cannot connect to {}: {error}", config.servers.join(", ")))
+        })?;
+        let timeout = Duration::from_millis(config.ack_timeout_ms);
+        let jetstream = ContextBuilder::new()
+            .timeout(timeout)
+            .ack_timeout(timeout)
+            .max_ack_inflight(CLIENT_CAPACITY)
+            .build(client.clone());
+        Ok(Session { client, jetstream, subject, over })
+    }
+
+    /// Which server this is.
+    pub fn server(&self) -> String {
+        let info = self.client.server_info();
+        let name =
+            if info.server_name.is_empty() { info.server_id.clone() } else { info.server_name.clone() };
+        format!("{name} {} ({}:{})", info.version, info.host, info.port)
+    }
+
+    /// The longest payload this server takes.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.client.server_info().max_payload.saturating_sub(MESSAGE_OVERHEAD_BYTES)
+    }
+
+    /// Resolves when the connection has failed.
+    pub async fn failed(&self) -> Trouble {
+        let mut over = self.over.clone();
+        let told = over.wait_for(Option::is_some).await.map(|trouble| trouble.clone());
+        told.ok().flatten().unwrap_or_else(|| Trouble::new(Kind::Disconnected, "the connection has ended"))
+    }
+
+    /// Asks the stream what it holds, making it if it is not there and that is allowed.
+    ///
+    /// All questions go to the stream's leader: a follower (direct get) may answer with what was before.
+    pub async fn look(&self, marked_sequence: u64, create_stream: bool) -> Result<Look, Trouble> {
+        tokio::select! {
+            biased;
+            trouble = self.failed() => Err(trouble),
+            look = self.ask(marked_sequence, create_stream) => look,
+        }
+    }
+
+    async fn ask(&self, marked_sequence: u64, create_stream: bool) -> Result<Look, Trouble> {
+        let stream = match self.jetstream.get_stream(STREAM).await {
+            Ok(stream) => stream,
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND && create_stream =>
+                {
+                    self.create_stream().await?
+                }
+                GetStreamErrorKind::JetStream(error) => {
+                    return Err(refused(&error));
+                }
+                _ => return Err(unanswered("the stream's state", &error)),
+            },
+        };
+        let last = message(stream.get_last_raw_message_by_subject(&self.subject).await)?;
+        let marked = match &last {
+            _ if marked_sequence == 0 => None,
+            Some(last) if last.sequence >= marked_sequence => None,
+            _ => message(stream.get_raw_message(marked_sequence).await)?,
+        };
+        // Asked for last: a message that expires meanwhile is then below the first sequence.
+        let state = stream.get_info().await.map_err(|error| unanswered("the stream's state", &error))?.state;
+        Ok(Look { first_sequence: state.first_sequence, last_sequence: state.last_sequence, last, marked })
+    }
+
+    async fn create_stream(&self) -> Result<Stream, Trouble> {
+        tracing::info!(stream = STREAM, "there is no stream; making it");
+        let config = StreamConfig {
+            name: STREAM.to_owned(),
+            subjects: vec![STREAM_SUBJECTS.to_owned()],
+            storage: StorageType::File,
+            allow_direct: true,
+            description: Some("Segments of all Weir gateways".to_owned()),
+            ..StreamConfig::default()
+        };
+        self.jetstream.create_stream(config).await.map_err(|error| {
+            Trouble::new(
+                Kind::NoStream,
+                format!("there is no stream {STREAM}, and it cannot be made: {error}"),
+            )
+        })
+    }
+
+    /// Publishes a segment that must follow the message `follows` on its subject.
+    pub async fn publish(&self, segment: &Segment, follows: u64) -> Meaning {
+        if segment.payload.len() > self.payload_bytes_max() {
+            let (len, limit) = (segment.payload.len(), self.client.server_info().max_payload);
+            let text =
+                format!("a segment of {len} bytes is longer than the server takes (max_payload {limit})");
+            return Meaning::Unclear(Trouble::new(Kind::TooLong, text));
+        }
+        let mut message = PublishMessage::build()
+            .payload(segment.payload.clone())
+            .expected_stream(STREAM)
+            .expected_last_subject_sequence(follows);
+        if segment.compressed {
+            message = message.header(HEADER_ENCODING, ENCODING_ZSTD);
+        }
+        let answer = tokio::select! {
+            biased;
+            answer = self.send(message) => answer,
+            trouble = self.failed() => Answer::Failed(trouble),
+        };
+        pacing::meaning(answer, STREAM, follows)
+    }
+
+    async fn send(&self, message: PublishMessage) -> Answer {
+        let acknowledged = match self.jetstream.send_publish(self.subject.clone(), message).await {
+            Ok(pending) => pending.await,
+            Err(error) => Err(error),
+        };
+        match acknowledged {
+            Ok(ack) => {
+                Answer::Acknowledged { stream: ack.stream, sequence: ack.sequence, duplicate: ack.duplicate }
+            }
+            Err(error) => answer_of(&error),
+        }
+    }
+}
+
+async fn options(
+    config: &Config,
+    name: &str,
+    servers: usize,
+    tell: watch::Sender<Option<Trouble>>,
+) -> Result<ConnectOptions, Trouble> {
+    let connected = Arc::new(AtomicBool::new(false));
+    let was_connected = Arc::clone(&connected);
+    let mut options = ConnectOptions::new()
+        .name(format!("weir-gateway {name}"))
+        .connection_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .request_timeout(Some(Duration::from_millis(config.ack_timeout_ms)))
+        .ping_interval(Duration::from_millis(config.ping_interval_ms))
+        .client_capacity(CLIENT_CAPACITY)
+        .subscription_capacity(CLIENT_CAPACITY)
+        .read_buffer_capacity(READ_BUFFER_BYTES)
+        // One round; a client that has lost its connection is thrown away before its next.
+        .max_reconnects(servers)
+        .reconnect_delay_callback(move |_| {
+            let again = was_connected.load(Ordering::Relaxed);
+            if again { Duration::from_secs(1) } else { Duration::ZERO }
+        })
+        .event_callback(move |event| {
+            let trouble = trouble_of(&event);
+            connected.fetch_or(matches!(event, Event::Connected), Ordering::Relaxed);
+            if let Some(trouble) = trouble {
+                // The first reason is the one that counts.
+                tell.send_if_modified(|told| told.is_none() && told.replace(trouble).is_none());
+            }
+            std::future::ready(())
+        });
+    if let Some(file) = &config.credentials_file {
+        options = options.credentials_file(file).await.map_err(|error| {
+            Trouble::new(
+                Kind::Denied,
+                format!("cannot read the credentials file {}: {error}", file.display()),
+            )
+        })?;
+    }
+    if let Some(tls) = &config.tls {
+        options = options.require_tls(true);
+        if let Some(ca) = &tls.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+    }
+    Ok(options)
+}
+
+/// Events that end a connection, as far as we are concerned.
+fn trouble_of(event: &Event) -> Option<Trouble> {
+    match event {
+        Event::Disconnected | Event::Closed => {
+            Some(Trouble::new(Kind::Disconnected, "the connection has ended"))
+        }
+        Event::ServerError(ServerError::AuthorizationViolation) => {
+            Some(Trouble::new(Kind::Denied, "the server no longer lets us in: authorization violation"))
+        }
+        Event::ServerError(error) => {
+            let text = error.to_string();
+            let denied = ["permissions violation", "authentication", "authorization"];
+            let denied = denied.iter().any(|word| text.to_ascii_lowercase().contains(word));
+            let kind = if denied { Kind::Denied } else { Kind::Disconnected };
+            Some(Trouble::new(kind, format!("the server says: {text}")))
+        }
+        _ => None,
+    }
+}
+
+fn answer_of(error: &PublishError) -> Answer {
+    let jetstream = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    match (error.kind(), jetstream) {
+        (_, Some(error)) => Answer::Refused { code: error.error_code().0, description: error.to_string() },
+        (PublishErrorKind::StreamNotFound, _) => Answer::NobodyListens,
+        (PublishErrorKind::TimedOut, _) => Answer::TimedOut,
+        (PublishErrorKind::MaxPayloadExceeded, _) => {
+            Answer::Failed(Trouble::new(Kind::TooLong, error.to_string()))
+        }
+        _ => Answer::Failed(Trouble::new(Kind::Disconnected, format!("the publish failed: {error}"))),
+    }
+}
+
+fn message(
+    answer: Result<StreamMessage, async_nats::jetstream::stream::LastRawMessageError>,
+) -> Result<Option<Message>, Trouble> {
+    match answer {
+        Ok(message) => {
+            let encoding = message.headers.get(HEADER_ENCODING).map(async_nats::HeaderValue::as_str);
+            let compressed = encoding == Some(ENCODING_ZSTD);
+            Ok(Some(Message { sequence: message.sequence, payload: message.payload, compressed }))
+        }
+        Err(error) => match error.kind() {
+            LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            LastRawMessageErrorKind::JetStream(error) => Err(refused(&error)),
+            _ => Err(unanswered("the last message", &error)),
+        },
+    }
+}
+
+fn refused(error: &async_nats::jetstream::Error) -> Trouble {
+    pacing::refused(error.error_code().0, &error.to_string())
+}
+
+fn unanswered(what: &str, error: &dyn std::error::Error) -> Trouble {
+    let mut text = format!("JetStream does not answer when asked for {what}: {error}");
+    let nobody = text.contains("resource does not exist") || text.contains("no responders");
+    if nobody {
+        text.push_str("; is JetStream enabled for this account?");
+    }
+    Trouble::new(if nobody { Kind::NoStream } else { Kind::TimedOut }, text)
+}

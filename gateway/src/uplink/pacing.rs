@@ -1,0 +1,320 @@
+//! When to try again, how much to send at once, and what an answer to a publish means. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// How long to wait before trying again: exponential, with full jitter, so that a thousand gateways do not return in step
+/// (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    base_ms: u64,
+    ms_max: u64,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Waits up to `base_ms` after the first failure, twice as long after each further one, at most `ms_max`.
+    #[must_use]
+    pub fn new(base_ms: u64, ms_max: u64) -> Self {
+        Backoff { base_ms, ms_max, failures: 0 }
+    }
+
+    /// Something failed. `random` decides where in the range the wait lies.
+    pub fn failed(&mut self, random: u64) -> Duration {
+        let range_ms = self.base_ms.saturating_mul(1 << self.failures.min(32)).clamp(1, self.ms_max);
+        self.failures = self.failures.saturating_add(1);
+        Duration::from_millis(random % (range_ms + 1))
+    }
+
+    /// Something succeeded: the next failure is a first one.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Failures since the last success.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// How many bytes to put into a segment: all that is allowed, halved whenever one did not get through in time (a slow link),
+/// doubled again with each one that does.
+#[derive(Debug, Clone)]
+pub struct SegmentSize {
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl SegmentSize {
+    /// However slow the link, segments do not get smaller than this.
+    const BYTES_MIN: usize = 4 * 1024;
+
+    /// Begins with all that is allowed.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        SegmentSize { bytes: bytes_max, bytes_max }
+    }
+
+    /// What to put into the next segment.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// No answer came in time.
+    pub fn timed_out(&mut self) {
+        self.bytes = (self.bytes / 2).max(Self::BYTES_MIN.min(self.bytes_max));
+    }
+
+    /// A segment was acknowledged.
+    pub fn delivered(&mut self) {
+        self.bytes = (self.bytes * 2).min(self.bytes_max);
+    }
+}
+
+/// An answer to a publish, as the protocol has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A JetStream acknowledgement.
+    Acknowledged {
+        /// The stream that says it stored the message.
+        stream: String,
+        /// The sequence it gave it.
+        sequence: u64,
+        /// Whether it took it for a repetition and stored nothing.
+        duplicate: bool,
+    },
+    /// A JetStream error.
+    Refused {
+        /// JetStream's error code.
+        code: u64,
+        /// What it says.
+        description: String,
+    },
+    /// No stream listens on the subject.
+    NobodyListens,
+    /// Nothing came.
+    TimedOut,
+    /// Something else went wrong; whether the message arrived is not known.
+    Failed(Trouble),
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is in the stream, under this sequence.
+    Delivered(u64),
+    /// It may be in the stream or not: look.
+    Unclear(Trouble),
+}
+
+/// What went wrong: a fixed word for metrics, and words for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trouble {
+    /// One of a few fixed words.
+    pub kind: Kind,
+    /// What happened, and what may help.
+    pub text: String,
+}
+
+/// What went wrong, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// No connection to a NATS server can be made.
+    Unreachable,
+    /// The connection ended.
+    Disconnected,
+    /// The server does not let us in, or does not allow what we do.
+    Denied,
+    /// The stream does not exist, or JetStream is not there.
+    NoStream,
+    /// Something answered that is not our stream.
+    WrongStream,
+    /// The stream, the account or the server is full.
+    Full,
+    /// The server takes only shorter messages.
+    TooLong,
+    /// The last message on our subject is not the one we knew.
+    NotInStep,
+    /// JetStream refused for another reason.
+    Refused,
+    /// No answer came in time.
+    TimedOut,
+    /// Another gateway has our name, or another process our spool.
+    Conflict,
+    /// Our own disk cannot be read.
+    Spool,
+}
+
+impl Kind {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Unreachable => "unreachable",
+            Kind::Disconnected => "disconnected",
+            Kind::Denied => "denied",
+            Kind::NoStream => "no-stream",
+            Kind::WrongStream => "wrong-stream",
+            Kind::Full => "full",
+            Kind::TooLong => "too-long",
+            Kind::NotInStep => "not-in-step",
+            Kind::Refused => "refused",
+            Kind::TimedOut => "timed-out",
+            Kind::Conflict => "conflict",
+            Kind::Spool => "spool",
+        }
+    }
+}
+
+impl Trouble {
+    /// Trouble of this kind.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Trouble { kind, text: text.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What an answer means for a segment published to `stream` after the message `follows`.
+///
+/// Only an acknowledgement by the right stream with a plausible sequence is one. Everything else, also a plain
+/// refusal, leaves open what the stream holds; the next look tells.
+#[must_use]
+pub fn meaning(answer: Answer, stream: &str, follows: u64) -> Meaning {
+    let trouble = match answer {
+        Answer::Acknowledged { stream: by, sequence, duplicate } => {
+            if by != stream {
+                let text = format!("stream {by} has answered instead of {stream}: it listens on our subject");
+                Trouble::new(Kind::WrongStream, text)
+            } else if duplicate || sequence <= follows {
+                let text = format!(
+                    "the acknowledgement is not plausible: sequence {sequence} after {follows}, duplicate: {duplicate}"
+                );
+                Trouble::new(Kind::WrongStream, text)
+            } else {
+                return Meaning::Delivered(sequence);
+            }
+        }
+        Answer::Refused { code, description } => refused(code, &description),
+        Answer::NobodyListens => Trouble::new(
+            Kind::NoStream,
+            format!("no stream listens on our subject; is there a stream {stream}?"),
+        ),
+        Answer::TimedOut => Trouble::new(Kind::TimedOut, "no acknowledgement in time"),
+        Answer::Failed(trouble) => trouble,
+    };
+    Meaning::Unclear(trouble)
+}
+
+/// JetStream's error codes (nats-server, `server/errors.json`) by what has to be done about them.
+#[must_use]
+pub fn refused(code: u64, description: &str) -> Trouble {
+    let kind = match code {
+        10_071 | 10_164 => Kind::NotInStep,
+        10_059 | 10_039 | 10_076 | 10_008 => Kind::NoStream,
+        10_060 => Kind::WrongStream,
+        10_002 | 10_023 | 10_047 | 10_077 | 10_028 | 10_122 => Kind::Full,
+        10_054 | 10_097 => Kind::TooLong,
+        _ => Kind::Refused,
+    };
+    Trouble::new(kind, format!("JetStream refused: {description}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack(stream: &str, sequence: u64, duplicate: bool) -> Answer {
+        Answer::Acknowledged { stream: stream.to_owned(), sequence, duplicate }
+    }
+
+    fn kind_of(answer: Answer) -> Kind {
+        match meaning(answer, "WEIR", 41) {
+            Meaning::Unclear(trouble) => trouble.kind,
+            Meaning::Delivered(sequence) => panic!("taken for delivered in {sequence}"),
+        }
+    }
+
+    #[test]
+    fn only_the_right_streams_acknowledgement_means_delivered() {
+        assert_eq!(meaning(ack("WEIR", 42, false), "WEIR", 41), Meaning::Delivered(42));
+        assert_eq!(meaning(ack("WEIR", 1, false), "WEIR", 0), Meaning::Delivered(1));
+        assert_eq!(kind_of(ack("OTHER", 42, false)), Kind::WrongStream);
+        assert_eq!(kind_of(ack("WEIR", 41, false)), Kind::WrongStream, "a sequence we have seen already");
+        assert_eq!(kind_of(ack("WEIR", 42, true)), Kind::WrongStream, "nothing was stored");
+    }
+
+    #[test]
+    fn a_refusal_is_never_taken_for_delivered() {
+        for code in (0..300).chain(10_000..10_300) {
+            kind_of(Answer::Refused { code, description: "no".to_owned() });
+        }
+        assert_eq!(kind_of(Answer::TimedOut), Kind::TimedOut);
+        assert_eq!(kind_of(Answer::NobodyListens), Kind::NoStream);
+        assert_eq!(kind_of(Answer::Failed(Trouble::new(Kind::Denied, "x"))), Kind::Denied);
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let kind = |code| refused(code, "").kind;
+        assert_eq!(kind(10_071), Kind::NotInStep);
+        assert_eq!(kind(10_077), Kind::Full);
+        assert_eq!(kind(10_059), Kind::NoStream);
+        assert_eq!(kind(10_054), Kind::TooLong);
+        assert_eq!(kind(1), Kind::Refused);
+    }
+
+    #[test]
+    fn waits_double_up_to_the_limit_and_begin_anew_after_a_success() {
+        let mut backoff = Backoff::new(100, 1000);
+        let longest = |backoff: &mut Backoff| {
+            let range = (0..=1000).map(|random| backoff.clone().failed(random)).max().unwrap();
+            backoff.failed(0);
+            range.as_millis()
+        };
+        assert_eq!([(); 6].map(|()| longest(&mut backoff)), [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(backoff.failures(), 6);
+        backoff.succeeded();
+        assert_eq!(longest(&mut backoff), 100);
+    }
+
+    #[test]
+    fn waits_stay_bounded_for_ever_and_for_any_randomness() {
+        let mut backoff = Backoff::new(u64::MAX, 30_000);
+        for random in [0, 1, u64::MAX, u64::MAX / 2].into_iter().cycle().take(1000) {
+            assert!(backoff.failed(random) <= Duration::from_secs(30));
+        }
+    }
+
+    #[test]
+    fn a_slow_link_gets_smaller_segments_and_a_fast_one_full_ones_again() {
+        let mut size = SegmentSize::new(65_536);
+        size.timed_out();
+        size.timed_out();
+        assert_eq!(size.bytes(), 16_384);
+        size.delivered();
+        size.delivered();
+        size.delivered();
+        assert_eq!(size.bytes(), 65_536);
+        for _ in 0..100 {
+            size.timed_out();
+        }
+        assert_eq!(size.bytes(), SegmentSize::BYTES_MIN);
+    }
+
+    #[test]
+    fn segments_are_never_larger_than_allowed() {
+        let mut size = SegmentSize::new(1000);
+        size.timed_out();
+        assert_eq!(size.bytes(), 1000);
+    }
+}
