@@ -1,6 +1,7 @@
 //! How this process reaches NATS: addresses, identity, TLS. What is said over the connection is [`crate::log`]'s business.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -99,20 +100,16 @@ pub enum Error {
 
 /// Makes a client that connects in the background, and again whenever the connection is lost, for ever.
 pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
+    let trouble = Trouble { servers: config.servers.join(", "), told: Mutex::default() };
     let mut options = async_nats::ConnectOptions::new()
         .name("weir-cloud")
         .retry_on_initial_connect()
         .max_reconnects(None)
         .connection_timeout(Duration::from_millis(config.connect_timeout_ms))
         .request_timeout(Some(Duration::from_millis(config.request_timeout_ms)))
-        .event_callback(|event| async move {
-            match event {
-                async_nats::Event::Connected => tracing::info!("connected to NATS"),
-                async_nats::Event::Disconnected => {
-                    tracing::warn!("lost the connection to NATS; trying again");
-                }
-                other => tracing::debug!(event = %other, "NATS client"),
-            }
+        .event_callback(move |event| {
+            trouble.tell(&event);
+            async {}
         });
     if let Some(file) = &config.credentials {
         let text = tokio::fs::read_to_string(file)
@@ -134,6 +131,36 @@ pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
         .connect(&config.servers)
         .await
         .map_err(|source| Error::Client { servers: config.servers.clone(), source })
+}
+
+/// Tells of the connection's ups and downs, and of a trouble that goes on only once: an outage may last for days, and the client
+/// tries every few seconds.
+struct Trouble {
+    servers: String,
+    told: Mutex<Option<String>>,
+}
+
+impl Trouble {
+    fn tell(&self, event: &async_nats::Event) {
+        let servers = &self.servers;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            async_nats::Event::Connected => {
+                *told = None;
+                tracing::info!(servers, "connected to NATS");
+            }
+            async_nats::Event::Disconnected => {
+                tracing::warn!(servers, "lost the connection to NATS; trying again");
+            }
+            other => {
+                let what = other.to_string();
+                if told.as_deref() != Some(&what) {
+                    tracing::warn!(servers, event = what, "trouble with NATS; trying again");
+                    *told = Some(what);
+                }
+            }
+        }
+    }
 }
 
 /// Whether the connection stands right now.

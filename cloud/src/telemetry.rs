@@ -16,7 +16,8 @@ use crate::config::Invalid;
 pub struct Config {
     /// `text` for people, `json` for collectors. Goes to standard error.
     pub format: Format,
-    /// Directives of `tracing`, as `info,weir_cloud=debug`. `$WEIR_LOG` wins over it.
+    /// Directives of `tracing`, as `info,weir_cloud=debug`. `$WEIR_LOG` wins over it. The default leaves out what the NATS
+    /// client repeats at every attempt: [`crate::nats`] tells it once.
     pub filter: String,
 }
 
@@ -32,7 +33,7 @@ pub enum Format {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { format: Format::Text, filter: "info".to_owned() }
+        Config { format: Format::Text, filter: "info,async_nats=error".to_owned() }
     }
 }
 

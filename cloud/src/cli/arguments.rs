@@ -63,7 +63,11 @@ pub enum Command {
         device: String,
     },
     /// List what arrived but could not be read, and why
-    DeadLetters,
+    DeadLetters {
+        /// At most this many, the oldest ones
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
     /// Show how far the projection is, and what the store holds
     Status,
     /// Check every link of the chain, and say what is wrong and what to do
@@ -79,7 +83,7 @@ pub enum Command {
 pub struct History {
     /// The device's name
     pub device: String,
-    /// Only events from this moment on; also a duration, as `1h`
+    /// Only events from this moment on; `1h` means an hour ago
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Only events before this moment
@@ -89,7 +93,7 @@ pub struct History {
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
     /// At most this many events
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Newest first
     #[arg(long)]
