@@ -32,6 +32,7 @@ struct Facts {
     connections: Gauge,
     connections_accepted: Counter,
     router_subscriptions: Gauge,
+    local_dropped: Counter,
     segments: Counter,
     segment_uplinks: Counter,
     segment_bytes_raw: Counter,
@@ -126,6 +127,11 @@ pub fn connection_refused(reason: &'static str) {
 /// How many filters local subscribers have with the router.
 pub fn router_subscriptions(count: usize) {
     with(|facts| facts.router_subscriptions.set(count as f64));
+}
+
+/// A message for local subscribers was dropped because the router did not keep up.
+pub fn local_dropped() {
+    with(|facts| facts.local_dropped.increment(1));
 }
 
 /// JetStream acknowledged a segment.
@@ -257,6 +263,11 @@ impl Facts {
                 "weir_gateway_router_subscriptions",
                 Unit::Count,
                 "Filters of local subscribers",
+            ),
+            local_dropped: count(
+                "weir_gateway_local_messages_dropped_total",
+                Unit::Count,
+                "Messages for local subscribers that the router had no room for",
             ),
             segments: count("weir_gateway_segments_total", Unit::Count, "Segments acknowledged by JetStream"),
             segment_uplinks: count(

@@ -2,7 +2,7 @@
 //!
 //! Data flows down this list of modules:
 //!
-//! * `mqtt`: sockets, connections, permissions
+//! * [`mqtt`]: sockets, connections, permissions
 //! * [`intake`]: is this payload an uplink? Pure
 //! * [`custody`]: group commit; an acknowledgement is sent after what it acknowledges is on disk
 //! * [`spool`]: the disk; the only place that knows sled
@@ -19,5 +19,6 @@ pub mod custody;
 pub mod facts;
 pub mod intake;
 pub mod journal;
+pub mod mqtt;
 pub mod spool;
 pub mod uplink;

@@ -1,0 +1,87 @@
+//! Accepting connections, plain and over TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection;
+use super::shared::Shared;
+use super::tls;
+use crate::facts;
+
+/// After an `accept` that failed for want of something, such as files: trying again at once would only spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Accepts until the gateway goes down. Whatever happens to one connection happens in its own task.
+pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.closed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
+                    // There is no answer before its CONNECT, and reading that would take what is not there.
+                    facts::connection_refused("too-many-connections");
+                    continue;
+                };
+                let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+                tokio::spawn(one(stream, peer, tls, shared, permit));
+            }
+            // It gave up while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if !failing {
+                    tracing::error!(%error, "connections cannot be accepted; trying on");
+                }
+                failing = true;
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// One connection, from its handshake to its end.
+async fn one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    permit: OwnedSemaphorePermit,
+) {
+    // An acknowledgement is worth more than a full packet.
+    drop(stream.set_nodelay(true));
+    match tls {
+        None => connection::serve(stream, peer, None, shared).await,
+        Some(tls) => {
+            let handshake = timeout(shared.times.handshake, Box::pin(tls.accept(stream)));
+            let shaken = tokio::select! {
+                shaken = handshake => shaken,
+                () = shared.closed() => return,
+            };
+            match shaken {
+                Err(_) => facts::connection_refused("no-handshake"),
+                Ok(Err(error)) => {
+                    facts::connection_refused("tls");
+                    tracing::info!(%peer, %error, "a TLS handshake failed");
+                }
+                Ok(Ok(stream)) => {
+                    let certificates = stream.get_ref().1.peer_certificates();
+                    let proven = certificates.and_then(<[_]>::first).map(tls::common_name);
+                    // A TLS stream is large; only the pointer is carried around.
+                    connection::serve(Box::new(stream), peer, proven, shared).await;
+                }
+            }
+        }
+    }
+    drop(permit);
+}

@@ -1,0 +1,220 @@
+//! MQTT: our own listener around rumqttd's codec and router.
+//!
+//! A device publishes uplinks on `weir/1/{device}/events`. A PUBLISH with QoS 1 there is acknowledged after the uplink is
+//! on disk (see [`crate::custody`]), and not a moment before. With QoS 0 it is taken without that promise. Everything
+//! else that MQTT 3.1.1 and 5 offer is for programs beside the gateway, by rights the configuration names: other
+//! topics, retained messages, wills, subscriptions to events. Those are delivered as well as can be and kept nowhere; a
+//! PUBACK there means that the gateway has seen the message.
+//!
+//! From the outside in:
+//!
+//! * `listen`: sockets, TLS handshakes; `tls`
+//! * `greeting`: CONNECT, who it is ([`passwords`], `topics`), whether it may stay
+//! * `connection`: bytes and time; `registry`: one connection for each client
+//! * `session`: the protocol, without IO; `frame` and `answer` (packets, borrowed), `codec` (rumqttd's)
+//! * `local`: rumqttd's router, for local subscribers
+//! * [`refusals`]: what was refused lately
+//!
+//! What is not there: QoS 2 (refused as each version allows), sessions that outlive a connection (Session Present is always
+//! 0), shared subscriptions, subscription identifiers, topic aliases, topics beyond ASCII on the router.
+//!
+//! Invariants:
+//!
+//! * Nothing a client sends makes anything panic; no client waits for another.
+//! * Everything has a limit ([`Config`]): connections, bytes before CONNECT, packets, unacknowledged publishes, filters,
+//!   topics, time for a handshake, a CONNECT, a packet, an answer to be read.
+//! * When there is no room for an uplink its socket is no longer read: clients wait, nothing is dropped.
+//! * A client is the device whose name it has, and publishes that device's events only.
+
+mod answer;
+mod codec;
+mod config;
+mod connection;
+mod frame;
+mod greeting;
+mod listen;
+mod local;
+pub mod passwords;
+mod reason;
+pub mod refusals;
+mod registry;
+mod session;
+mod shared;
+mod tls;
+mod topics;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use weir_contract::topic::TOPIC_LEN_MAX;
+
+pub use self::config::{Config, Listener, NamedClient, Tls};
+pub use self::reason::Reason;
+pub use self::tls::Error as TlsError;
+
+use self::local::Local;
+use self::passwords::Passwords;
+use self::refusals::{Refusals, Refused};
+use self::shared::{Shared, Times};
+use self::topics::Rights;
+use crate::clock::Clock;
+use crate::custody::Custody;
+use crate::journal;
+
+/// For all connections to have gone when the gateway goes down.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Why the listeners could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address is taken, or not ours.
+    #[error("cannot listen for MQTT on {address}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A certificate or a key.
+    #[error("TLS on {address} cannot be set up")]
+    Tls {
+        /// Of which listener.
+        address: SocketAddr,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// The password file.
+    #[error("logins cannot be checked")]
+    Passwords(#[from] passwords::Error),
+    /// The thread for local delivery.
+    #[error("cannot start local delivery")]
+    Local(#[source] io::Error),
+}
+
+/// The running listeners.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The real addresses, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    accepting: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+/// Looks at what was refused lately.
+#[derive(Debug, Clone)]
+pub struct RefusalsReader(Arc<Refusals>);
+
+/// Binds every listener and starts to accept.
+///
+/// # Errors
+/// An address that cannot be bound, certificates or passwords that cannot be read. Nothing is left running then.
+pub async fn start(
+    config: Config,
+    custody: Custody,
+    journal: journal::Sender,
+    clock: Clock,
+) -> Result<Listeners, Error> {
+    let mut bound = Vec::new();
+    for listener in config.listeners() {
+        let address = listener.address;
+        let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
+        let tls = tls.map_err(|source| Error::Tls { address, source })?;
+        let socket = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        let address = socket.local_addr().map_err(|source| Error::Listen { address, source })?;
+        if tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "this listener is plain and not on loopback: whoever reaches it can read and pretend to be any device; give it `tls`"
+            );
+        }
+        bound.push((socket, address, tls));
+    }
+    let shared = Arc::new(share(config, custody, journal, clock)?);
+    let mut listeners = Listeners { addresses: Vec::new(), accepting: Vec::new(), shared };
+    for (socket, address, tls) in bound {
+        tracing::info!(%address, tls = tls.is_some(), "listening for MQTT");
+        listeners.addresses.push(address);
+        let accepting = listen::accept(socket, tls, Arc::clone(&listeners.shared));
+        listeners.accepting.push(tokio::spawn(accepting));
+    }
+    Ok(listeners)
+}
+
+fn share(config: Config, custody: Custody, journal: journal::Sender, clock: Clock) -> Result<Shared, Error> {
+    // Every limit has been checked to be far below that.
+    let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    let local = local::Limits {
+        filters: size(config.filters_max),
+        subscribers: size(config.subscribers_max),
+        topics: size(config.topics_max),
+        retained_bytes: size(config.retained_bytes_max),
+    };
+    let passwords = config.password_file.as_deref().map(Passwords::load).transpose()?;
+    let rights = config.clients.into_iter().map(|client| {
+        (client.name, Arc::new(Rights { publish: client.publish, subscribe: client.subscribe }))
+    });
+    Ok(Shared {
+        limits: session::Limits {
+            inflight: u16::try_from(config.inflight_max).unwrap_or(u16::MAX),
+            payload_bytes: size(config.payload_bytes_max),
+            topic_bytes: size(config.topic_bytes_max).max(TOPIC_LEN_MAX),
+            filters: size(config.filters_per_client_max),
+        },
+        times: Times {
+            keep_alive_max: Duration::from_millis(config.keep_alive_ms_max),
+            connect: Duration::from_millis(config.connect_timeout_ms),
+            handshake: Duration::from_millis(config.handshake_timeout_ms),
+            packet: Duration::from_millis(config.packet_timeout_ms),
+        },
+        rights: rights.collect(),
+        passwords,
+        custody,
+        journal,
+        clock,
+        local: Local::start(local).map_err(Error::Local)?,
+        registry: Arc::default(),
+        refusals: Arc::default(),
+        connections: Arc::new(Semaphore::new(size(config.connections_max))),
+        connections_max: u32::try_from(config.connections_max).unwrap_or(u32::MAX),
+        closing: Semaphore::const_new(0),
+        numbers: AtomicU32::new(1),
+    })
+}
+
+impl Listeners {
+    /// What was refused lately.
+    #[must_use]
+    pub fn refusals(&self) -> RefusalsReader {
+        RefusalsReader(Arc::clone(&self.shared.refusals))
+    }
+
+    /// Accepts nothing more, reads nothing more, acknowledges what was sent before as soon as it is stored, says goodbye
+    /// (MQTT 5), and returns when every connection has gone. Stop custody after this, not before.
+    pub async fn shutdown(self) {
+        self.shared.closing.close();
+        for accepting in self.accepting {
+            // It ends at once; if it panicked, there is nothing more to end.
+            drop(accepting.await);
+        }
+        self.shared.registry.end_all(Reason::ServerShuttingDown);
+        let all_gone = self.shared.connections.acquire_many(self.shared.connections_max);
+        if timeout(SHUTDOWN, all_gone).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+impl RefusalsReader {
+    /// Oldest first; at most [`refusals::KEPT_MAX`].
+    #[must_use]
+    pub fn all(&self) -> Vec<Refused> {
+        self.0.all()
+    }
+}

@@ -1,0 +1,93 @@
+//! What was refused lately, for a person to look at: a bounded list, newest last.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use serde::Serialize;
+
+use super::reason::Reason;
+
+/// The most refusals kept.
+pub const KEPT_MAX: usize = 256;
+/// The most bytes kept of a refused payload.
+pub const PAYLOAD_BYTES_KEPT_MAX: usize = 1024;
+/// The most bytes kept of each text.
+const TEXT_BYTES_KEPT_MAX: usize = 256;
+
+/// One refused packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The client's name, or its address while it has none.
+    pub client: String,
+    /// The topic or filter, if it came to that.
+    pub topic: String,
+    /// MQTT 5's reason code for it.
+    #[serde(serialize_with = "code")]
+    pub reason: Reason,
+    /// What exactly is wrong, in words.
+    pub said: String,
+    /// How long the payload was.
+    pub payload_len: usize,
+    /// Its beginning, in hexadecimal digits.
+    pub payload_hex: String,
+}
+
+fn code<S: serde::Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(reason)
+}
+
+/// The list. Refusals come at the pace of misbehaving clients, so one lock will do.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    kept: Mutex<VecDeque<Refused>>,
+}
+
+impl Refusals {
+    pub fn keep(&self, at_ms: u64, client: &str, topic: &str, reason: Reason, said: &str, payload: &[u8]) {
+        let begin = &payload[..payload.len().min(PAYLOAD_BYTES_KEPT_MAX)];
+        let refused = Refused {
+            at_ms,
+            client: cut(client),
+            topic: cut(topic),
+            reason,
+            said: cut(said),
+            payload_len: payload.len(),
+            payload_hex: begin.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let mut kept = self.kept.lock().expect("nothing panics while it holds the lock");
+        if kept.len() == KEPT_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(refused);
+    }
+
+    /// Oldest first.
+    pub fn all(&self) -> Vec<Refused> {
+        self.kept.lock().expect("nothing panics while it holds the lock").iter().cloned().collect()
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_BYTES_KEPT_MAX / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_and_of_each_a_beginning() {
+        let refusals = Refusals::default();
+        for at_ms in 0..300 {
+            refusals.keep(at_ms, &"c".repeat(1000), "t", Reason::PayloadFormatInvalid, "why", &[0xab; 5000]);
+        }
+        let all = refusals.all();
+        assert_eq!((all.len(), all[0].at_ms, all[255].at_ms), (KEPT_MAX, 44, 299));
+        assert_eq!((all[0].payload_len, all[0].payload_hex.len()), (5000, 2 * PAYLOAD_BYTES_KEPT_MAX));
+        assert!(all[0].client.len() <= TEXT_BYTES_KEPT_MAX);
+        let json = serde_json::to_value(&all[0]).unwrap();
+        assert_eq!(json["reason"], "payload-format-invalid");
+    }
+}

@@ -1,0 +1,606 @@
+//! One client's session, without IO: bytes in, bytes out, and what it wants of the world through [`Outside`].
+//!
+//! * Uplinks are offered in runs, one lock for as many as one read brought. Each is acknowledged when its ticket is
+//!   stored, never before, and acknowledgements leave in the order of their publishes (MQTT 5, 4.6), refusals included.
+//! * Nothing is copied before it is taken. What cannot be taken now stays with the caller, who offers it again.
+//! * A session ends with its connection.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use rumqttd::protocol::{Filter, Publish, RetainForwardRule};
+use weir_contract::topic::{self, TOPIC_LEN_MAX, Topic};
+use weir_contract::uplink::UPLINK_LEN_MAX;
+use weir_contract::{Id, Inline, time};
+
+use super::answer;
+use super::codec;
+use super::frame::{self, Frame, Version, kind};
+use super::local::{Delivery, Message};
+use super::reason::Reason;
+use super::topics::{self, Client};
+use crate::intake::{self, SeqRun};
+
+/// Room in a packet for what is neither topic nor payload: identifiers, properties, a CONNECT's name and password.
+const EXTRA_BYTES_MAX: usize = 4096;
+/// Messages for a subscriber that the router has on the way at a time.
+const ROUTER_INFLIGHT_MAX: u16 = 100;
+/// A subscriber that has this much to read gets no more until it has read.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Queues that grew beyond this many are not kept while empty.
+const QUEUE_KEPT: usize = 64;
+
+/// What the session needs done.
+pub(super) trait Outside {
+    /// When something will be on disk: compare with what is.
+    type Ticket: Copy + Ord;
+    /// Takes uplinks that lie in `bytes`, in order, as many as there is room for, and says how many that are.
+    fn offer(&mut self, bytes: &[u8], uplinks: &[Uplink], taken: impl FnMut(&Uplink, Self::Ticket)) -> usize;
+    /// Whether local subscribers may want events.
+    fn wants_events(&self) -> bool;
+    /// Hands a message to local subscribers.
+    fn publish(&mut self, message: &Message<'_>) -> Result<(), Reason>;
+    /// Subscribes with the router.
+    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason>;
+    /// Undoes that.
+    fn unsubscribe(&mut self, filter: &str);
+    /// The subscriber has the message with the router's packet identifier; called in the router's order.
+    fn acknowledge(&mut self, packet_id: u16);
+    /// Something was refused.
+    fn refused(&mut self, client: &Client, topic: &str, reason: Reason, said: &str, payload: &[u8]);
+    /// The wall time.
+    fn unix_ms(&self) -> u64;
+}
+
+/// An uplink where it lies in the bytes that were read.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    pub device: Id,
+    pub run: SeqRun,
+    pub traceparent: Option<Range<usize>>,
+    pub payload: Range<usize>,
+    /// `None` with QoS 0.
+    packet_id: Option<u16>,
+    /// Where its packet begins.
+    at: usize,
+}
+
+/// How far reading got.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All whole packets are read.
+    Read,
+    /// There is no room for the next uplink; come again when there is.
+    NoRoom,
+    /// The client has as many publishes unacknowledged as it may; come again when some are acknowledged.
+    TooManyInFlight,
+    /// The connection is to be closed.
+    End(End),
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client said DISCONNECT, and whether its will is to be published all the same.
+    Left { wants_will: bool },
+    /// The connection broke, or the client closed it without a word.
+    Lost,
+    /// The gateway ends it, for this reason.
+    Closed(Reason),
+}
+
+/// The limits a session keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub inflight: u16,
+    pub payload_bytes: usize,
+    pub topic_bytes: usize,
+    pub filters: usize,
+}
+
+impl Limits {
+    /// The longest body of a packet.
+    pub fn body_bytes(&self) -> usize {
+        self.payload_bytes.max(UPLINK_LEN_MAX) + self.topic_bytes.max(TOPIC_LEN_MAX) + EXTRA_BYTES_MAX
+    }
+}
+
+/// What the client said of itself in its CONNECT.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Abilities {
+    pub version: Version,
+    pub receive_max: u16,
+    pub packet_bytes_max: usize,
+    pub wants_reasons: bool,
+}
+
+/// A client's session.
+#[derive(Debug)]
+pub(super) struct Session<T> {
+    pub client: Client,
+    /// Bytes to be written.
+    pub out: Vec<u8>,
+    abilities: Abilities,
+    limits: Limits,
+    number: u32,
+    /// The topic nearly every publish is on.
+    events_topic: Option<Inline<TOPIC_LEN_MAX>>,
+    pending: VecDeque<Pending<T>>,
+    subscriptions: Vec<Subscription>,
+    deliveries: VecDeque<Sent>,
+    unacknowledged: u16,
+}
+
+/// A publish that has yet to be acknowledged.
+#[derive(Debug)]
+struct Pending<T> {
+    packet_id: u16,
+    reason: Reason,
+    /// `None` if there is nothing to wait for.
+    ticket: Option<T>,
+    said: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    filter: Box<str>,
+    qos: u8,
+    routed: bool,
+    no_local: bool,
+    retain_as_published: bool,
+    no_retained: bool,
+}
+
+/// A message the router waits to have acknowledged.
+#[derive(Debug)]
+struct Sent {
+    packet_id: u16,
+    acknowledged: bool,
+}
+
+impl<T: Copy + Ord> Session<T> {
+    /// `number` tells connections apart.
+    pub fn new(client: Client, abilities: Abilities, limits: Limits, number: u32) -> Self {
+        Session {
+            events_topic: client.device.as_ref().map(topic::events),
+            client,
+            out: Vec::new(),
+            abilities,
+            limits,
+            number,
+            pending: VecDeque::new(),
+            subscriptions: Vec::new(),
+            deliveries: VecDeque::new(),
+            unacknowledged: 0,
+        }
+    }
+
+    /// Reads the packets at the beginning of `bytes`; returns how many bytes of them are done with. `uplinks` is a
+    /// buffer that is worth keeping from call to call.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        uplinks: &mut Vec<Uplink>,
+        outside: &mut impl Outside<Ticket = T>,
+    ) -> (usize, Progress) {
+        uplinks.clear();
+        let mut at = 0;
+        let progress = loop {
+            let frame = match frame::next(&bytes[at..], self.limits.body_bytes()) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Progress::Read,
+                Err(reason) => break Progress::End(End::Closed(reason)),
+            };
+            let read = if frame.kind() == kind::PUBLISH {
+                if self.pending.len() + uplinks.len() >= usize::from(self.limits.inflight) {
+                    // It may be that there is only more room than we know of.
+                    break match (self.abilities.version, frame.head & 0b0110) {
+                        (Version::V5, 0b0010) => Progress::End(End::Closed(Reason::ReceiveMaximumExceeded)),
+                        _ => Progress::TooManyInFlight,
+                    };
+                }
+                self.read_publish(&frame, at, uplinks)
+            } else {
+                Ok(Read::Other)
+            };
+            match read {
+                Ok(Read::Uplink(uplink)) => uplinks.push(uplink),
+                Err(reason) => break Progress::End(End::Closed(reason)),
+                // Whatever else there is comes after the uplinks before it.
+                Ok(read) => {
+                    if let Some(stopped_at) = self.offer(bytes, uplinks, outside) {
+                        return (stopped_at, Progress::NoRoom);
+                    }
+                    let done = match read {
+                        Read::Refused { publish, reason, said } => {
+                            self.refuse(&publish, reason, said, outside)
+                        }
+                        Read::Elsewhere(publish) => self.publish_elsewhere(&publish, &frame, outside),
+                        Read::Uplink(_) | Read::Other => self.read_other(&frame, outside),
+                    };
+                    if let Err(end) = done {
+                        return (at, Progress::End(end));
+                    }
+                }
+            }
+            at += frame.whole.len();
+        };
+        // Also when the connection is about to end: what came before was right.
+        match self.offer(bytes, uplinks, outside) {
+            Some(stopped_at) => (stopped_at, Progress::NoRoom),
+            None => (at, progress),
+        }
+    }
+
+    /// Everything up to `stored` is on disk: writes the acknowledgements that waited for it.
+    pub fn acknowledge(&mut self, stored: T) {
+        let ready = |pending: &Pending<T>| pending.ticket.is_none_or(|ticket| ticket <= stored);
+        while self.pending.front().is_some_and(ready) {
+            let Some(pending) = self.pending.pop_front() else { break };
+            let said = if self.abilities.wants_reasons { pending.said.as_deref().unwrap_or("") } else { "" };
+            answer::puback(&mut self.out, self.abilities.version, pending.packet_id, pending.reason, said);
+        }
+        if self.pending.is_empty() && self.pending.capacity() > QUEUE_KEPT {
+            self.pending.shrink_to(QUEUE_KEPT);
+        }
+    }
+
+    /// Whether publishes wait to be stored.
+    pub fn awaits_storage(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Answers the pings among packets that cannot be read yet and takes them out. Returns how many publishes there are.
+    pub fn answer_pings(&mut self, held: &mut Vec<u8>) -> Result<usize, Reason> {
+        let (mut at, mut publishes) = (0, 0);
+        while let Some(frame) = frame::next(&held[at..], self.limits.body_bytes())? {
+            let len = frame.whole.len();
+            match frame.kind() {
+                kind::PINGREQ => {
+                    answer::pingresp(&mut self.out);
+                    held.drain(at..at + len);
+                    continue;
+                }
+                kind::PUBLISH => publishes += 1,
+                _ => {}
+            }
+            at += len;
+        }
+        Ok(publishes)
+    }
+
+    /// Whether the client may hold back as many publishes as `held` besides those not yet acknowledged.
+    pub fn may_hold(&self, held: usize) -> bool {
+        self.pending.len() + held < usize::from(self.limits.inflight)
+    }
+
+    /// Whether another message from the router can be written.
+    pub fn can_deliver(&self) -> bool {
+        self.unacknowledged < self.abilities.receive_max.min(ROUTER_INFLIGHT_MAX)
+            && self.out.len() < OUT_BYTES_MAX
+    }
+
+    /// Writes a message from the router, unless the subscription's options or the client's limits are against it.
+    pub fn deliver(&mut self, delivery: Delivery, outside: &mut impl Outside<Ticket = T>) {
+        let Delivery { mut publish, properties, packet_id, .. } = delivery;
+        let topic = publish.topic.clone();
+        let topic = std::str::from_utf8(&topic).unwrap_or_default();
+        let own = delivery.origin == self.number;
+        let (mut wanted, mut retain) = (false, delivery.from_retained);
+        for subscription in
+            self.subscriptions.iter().filter(|one| one.routed && topics::matches(&one.filter, topic))
+        {
+            wanted |= !(own && subscription.no_local || delivery.from_retained && subscription.no_retained);
+            retain |= delivery.retain_published && subscription.retain_as_published;
+        }
+        let qos = if packet_id.is_some() { delivery.qos_published } else { 0 };
+        let before = self.out.len();
+        if wanted {
+            publish.retain = retain;
+            if qos == 0 {
+                publish = Publish::new(publish.topic, publish.payload, retain);
+            }
+            let written = codec::write_publish(&mut self.out, self.abilities.version, publish, properties);
+            // MQTT 5, 3.1.2.11.4: what is too long for the client is dropped as if it had been sent.
+            if written.is_err() || self.out.len() - before > self.abilities.packet_bytes_max {
+                self.out.truncate(before);
+            }
+        }
+        if let Some(packet_id) = packet_id {
+            let on_the_way = qos == 1 && self.out.len() > before;
+            self.unacknowledged += u16::from(on_the_way);
+            self.deliveries.push_back(Sent { packet_id, acknowledged: !on_the_way });
+            self.settle(outside);
+        }
+    }
+
+    /// Appends a DISCONNECT, where the version has one.
+    pub fn say_goodbye(&mut self, reason: Reason) {
+        answer::disconnect(&mut self.out, self.abilities.version, reason);
+    }
+
+    /// Offers uplinks; if there is no room for all, says where the first one left begins.
+    fn offer(
+        &mut self,
+        bytes: &[u8],
+        uplinks: &mut Vec<Uplink>,
+        outside: &mut impl Outside<Ticket = T>,
+    ) -> Option<usize> {
+        if uplinks.is_empty() {
+            return None;
+        }
+        let pending = &mut self.pending;
+        let taken = outside.offer(bytes, uplinks, |uplink, ticket| {
+            if let Some(packet_id) = uplink.packet_id {
+                pending.push_back(Pending {
+                    packet_id,
+                    reason: Reason::Success,
+                    ticket: Some(ticket),
+                    said: None,
+                });
+            }
+        });
+        if outside.wants_events() {
+            for uplink in &uplinks[..taken] {
+                let message = Message {
+                    origin: self.number,
+                    topic: &topic::events(&uplink.device),
+                    payload: &bytes[uplink.payload.clone()],
+                    qos: u8::from(uplink.packet_id.is_some()),
+                    retain: false,
+                    properties: None,
+                };
+                // Who only listens has no promise, and its limits are no reason to refuse an uplink.
+                let _ = outside.publish(&message);
+            }
+        }
+        let stopped_at = uplinks.get(taken).map(|uplink| uplink.at);
+        uplinks.clear();
+        stopped_at
+    }
+
+    /// Sorts a publish: an uplink that may be offered, a message for others, or neither.
+    fn read_publish<'a>(&self, frame: &Frame<'a>, at: usize, uplinks: &[Uplink]) -> Result<Read<'a>, Reason> {
+        let publish = frame::publish(self.abilities.version, frame)?;
+        let device = match (&self.events_topic, &self.client.device) {
+            (Some(own), Some(device)) if **own == *publish.topic => *device,
+            _ => {
+                if !topics::is_name(publish.topic) || publish.topic.len() > self.limits.topic_bytes {
+                    return Err(Reason::TopicNameInvalid);
+                }
+                let Some(Topic::Events(device)) = Topic::parse(publish.topic) else {
+                    return Ok(Read::Elsewhere(publish));
+                };
+                if !self.client.may_publish_events_of(&device) {
+                    let said = "this client may not publish events of that device".to_owned();
+                    return Ok(Read::Refused { publish, reason: Reason::NotAuthorized, said });
+                }
+                device
+            }
+        };
+        debug_assert!(uplinks.last().is_none_or(|before| before.at < at));
+        match intake::read(publish.payload) {
+            Ok(run) => Ok(Read::Uplink(Uplink {
+                device,
+                run,
+                traceparent: publish.traceparent.map(|part| place(frame, at, part)),
+                payload: place(frame, at, publish.payload),
+                packet_id: (publish.qos > 0).then_some(publish.packet_id),
+                at,
+            })),
+            Err(refusal) => {
+                let reason = Reason::PayloadFormatInvalid;
+                Ok(Read::Refused { publish, reason, said: refusal.to_string() })
+            }
+        }
+    }
+
+    /// A publish that is not taken: says so where the version can, and otherwise acknowledges, lest it come again.
+    fn refuse(
+        &mut self,
+        publish: &frame::Publish<'_>,
+        reason: Reason,
+        said: String,
+        outside: &mut impl Outside<Ticket = T>,
+    ) -> Result<(), End> {
+        outside.refused(&self.client, publish.topic, reason, &said, publish.payload);
+        if self.abilities.version == Version::V4 && reason == Reason::NotAuthorized {
+            return Err(End::Closed(reason));
+        }
+        self.answer(publish, reason, Some(said.into()));
+        Ok(())
+    }
+
+    /// Queues the acknowledgement of a publish that nothing has to be stored for.
+    fn answer(&mut self, publish: &frame::Publish<'_>, reason: Reason, said: Option<Box<str>>) {
+        if publish.qos > 0 {
+            self.pending.push_back(Pending { packet_id: publish.packet_id, reason, ticket: None, said });
+        }
+    }
+
+    /// A publish that is no uplink: for local subscribers, without the spool's promise.
+    fn publish_elsewhere(
+        &mut self,
+        publish: &frame::Publish<'_>,
+        frame: &Frame<'_>,
+        outside: &mut impl Outside<Ticket = T>,
+    ) -> Result<(), End> {
+        let refused = if !self.client.may_publish(publish.topic) {
+            Some((Reason::NotAuthorized, "this client may not publish on that topic"))
+        } else if !topics::is_routable(publish.topic) {
+            Some((Reason::TopicNameInvalid, "only topics of ASCII that do not begin with `$` are served"))
+        } else if publish.payload.len() > self.limits.payload_bytes {
+            Some((Reason::QuotaExceeded, "the payload is too long"))
+        } else {
+            None
+        };
+        if let Some((reason, said)) = refused {
+            return self.refuse(publish, reason, said.to_owned(), outside);
+        }
+        let properties = match self.abilities.version {
+            Version::V4 => None,
+            Version::V5 => codec::publish_properties(frame).map_err(End::Closed)?,
+        };
+        let message = Message {
+            origin: self.number,
+            topic: publish.topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties,
+        };
+        match outside.publish(&message) {
+            Ok(()) => {
+                self.answer(publish, Reason::Success, None);
+                Ok(())
+            }
+            Err(reason) => {
+                self.refuse(publish, reason, "a limit of local delivery is reached".to_owned(), outside)
+            }
+        }
+    }
+
+    fn read_other(&mut self, frame: &Frame<'_>, outside: &mut impl Outside<Ticket = T>) -> Result<(), End> {
+        let version = self.abilities.version;
+        match frame.kind() {
+            kind::PINGREQ => answer::pingresp(&mut self.out),
+            kind::PUBACK => {
+                let packet_id = frame::puback(frame).map_err(End::Closed)?;
+                self.received(packet_id, outside);
+            }
+            kind::SUBSCRIBE => self.subscribe(frame, outside).map_err(End::Closed)?,
+            kind::UNSUBSCRIBE => {
+                let (packet_id, filters) = codec::unsubscribe(version, frame).map_err(End::Closed)?;
+                let existed: Vec<_> =
+                    filters.iter().map(|filter| self.unsubscribe(filter, outside)).collect();
+                answer::unsuback(&mut self.out, version, packet_id, &existed);
+            }
+            kind::DISCONNECT => {
+                return Err(End::Left { wants_will: frame::disconnect_wants_will(version, frame) });
+            }
+            // A second CONNECT, or a part of QoS 2.
+            _ => return Err(End::Closed(Reason::ProtocolError)),
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, frame: &Frame<'_>, outside: &mut impl Outside<Ticket = T>) -> Result<(), Reason> {
+        let subscribe = codec::subscribe(self.abilities.version, frame)?;
+        if subscribe.has_identifier {
+            return Err(Reason::SubscriptionIdentifiersNotSupported);
+        }
+        let own_time = self.client.device.as_ref().map(topic::time);
+        let mut wants_time = false;
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        for filter in &subscribe.filters {
+            let code = self.subscribe_to(filter, outside);
+            if let Err(reason) = code {
+                outside.refused(&self.client, &filter.path, reason, "the subscription was not granted", &[]);
+            } else if let Some(own) = &own_time {
+                wants_time |= topics::matches(&filter.path, own);
+            }
+            codes.push(code);
+        }
+        answer::suback(&mut self.out, self.abilities.version, subscribe.packet_id, &codes);
+        if let (true, Some(own)) = (wants_time, &own_time) {
+            let mut payload = [0; time::Time::LEN_MAX];
+            let written = time::Time { unix_ms: outside.unix_ms() }.write(&mut payload);
+            let len = written.expect("the buffer has the greatest length");
+            answer::publish(&mut self.out, self.abilities.version, own, &payload[..len]);
+        }
+        Ok(())
+    }
+
+    /// Grants a subscription: the QoS, or why not.
+    fn subscribe_to(
+        &mut self,
+        filter: &Filter,
+        outside: &mut impl Outside<Ticket = T>,
+    ) -> Result<u8, Reason> {
+        let path = filter.path.as_str();
+        if path.starts_with("$share/") {
+            return Err(Reason::SharedSubscriptionsNotSupported);
+        }
+        if !topics::is_filter(path) || !topics::is_routable(path) || path.len() > self.limits.topic_bytes {
+            return Err(Reason::TopicFilterInvalid);
+        }
+        if !self.client.may_subscribe(path) {
+            return Err(Reason::NotAuthorized);
+        }
+        let wanted = Subscription {
+            filter: path.into(),
+            qos: (filter.qos as u8).min(1),
+            // Time and commands are written straight to the device; no router has to know it.
+            routed: !matches!(Topic::parse(path), Some(Topic::Time(of) | Topic::Commands(of)) if Some(of) == self.client.device),
+            no_local: filter.nolocal,
+            retain_as_published: filter.preserve_retain,
+            no_retained: filter.retain_forward_rule == RetainForwardRule::Never,
+        };
+        let qos = wanted.qos;
+        match self.subscriptions.iter_mut().find(|before| *before.filter == *path) {
+            Some(before) => {
+                // The router keeps the QoS of the first time.
+                if before.routed && before.qos != wanted.qos {
+                    outside.unsubscribe(path);
+                    outside.subscribe(path, qos)?;
+                }
+                *before = wanted;
+            }
+            None => {
+                if self.subscriptions.len() >= self.limits.filters {
+                    return Err(Reason::QuotaExceeded);
+                }
+                if wanted.routed {
+                    outside.subscribe(path, qos)?;
+                }
+                self.subscriptions.push(wanted);
+            }
+        }
+        Ok(qos)
+    }
+
+    fn unsubscribe(&mut self, filter: &str, outside: &mut impl Outside<Ticket = T>) -> bool {
+        let Some(index) = self.subscriptions.iter().position(|one| *one.filter == *filter) else {
+            return false;
+        };
+        if self.subscriptions.swap_remove(index).routed {
+            outside.unsubscribe(filter);
+        }
+        true
+    }
+
+    /// The client has a message. What it acknowledges that was not sent changes nothing.
+    fn received(&mut self, packet_id: u16, outside: &mut impl Outside<Ticket = T>) {
+        let sent = self.deliveries.iter_mut().find(|sent| sent.packet_id == packet_id && !sent.acknowledged);
+        if let Some(sent) = sent {
+            sent.acknowledged = true;
+            self.unacknowledged -= 1;
+            self.settle(outside);
+        }
+    }
+
+    /// Tells the router what has been acknowledged, in its order and no further than there is no hole.
+    fn settle(&mut self, outside: &mut impl Outside<Ticket = T>) {
+        while let Some(Sent { packet_id, acknowledged: true }) = self.deliveries.front() {
+            outside.acknowledge(*packet_id);
+            self.deliveries.pop_front();
+        }
+    }
+}
+
+/// What a packet turned out to be.
+enum Read<'a> {
+    Uplink(Uplink),
+    Elsewhere(frame::Publish<'a>),
+    Refused { publish: frame::Publish<'a>, reason: Reason, said: String },
+    Other,
+}
+
+/// Where `part` of a frame lies, if the frame begins at `at`.
+fn place(frame: &Frame<'_>, at: usize, part: &[u8]) -> Range<usize> {
+    let start = at + (part.as_ptr().addr() - frame.whole.as_ptr().addr());
+    start..start + part.len()
+}
+
+#[cfg(test)]
+mod tests;
