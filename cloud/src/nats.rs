@@ -89,10 +89,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The client refused its options, for example a certificate file that cannot be read.
-    #[error("cannot set up the NATS client for {}", servers.join(", "))]
+    #[error("cannot set up the NATS client for {servers}")]
     Client {
-        /// The servers of the setting.
-        servers: Vec<String>,
+        /// The servers of the setting, without passwords.
+        servers: String,
         /// What was wrong.
         source: async_nats::ConnectError,
     },
@@ -100,7 +100,7 @@ pub enum Error {
 
 /// Makes a client that connects in the background, and again whenever the connection is lost, for ever.
 pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
-    let trouble = Trouble { servers: config.servers.join(", "), told: Mutex::default() };
+    let trouble = Trouble { servers: without_passwords(&config.servers), told: Mutex::default() };
     let mut options = async_nats::ConnectOptions::new()
         .name("weir-cloud")
         .retry_on_initial_connect()
@@ -130,7 +130,7 @@ pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
     options
         .connect(&config.servers)
         .await
-        .map_err(|source| Error::Client { servers: config.servers.clone(), source })
+        .map_err(|source| Error::Client { servers: without_passwords(&config.servers), source })
 }
 
 /// Tells of the connection's ups and downs, and of a trouble that goes on only once: an outage may last for days, and the client
@@ -166,4 +166,27 @@ impl Trouble {
 /// Whether the connection stands right now.
 pub fn is_connected(client: &async_nats::Client) -> bool {
     client.connection_state() == async_nats::connection::State::Connected
+}
+
+/// `nats://user:password@host:port` without what stands before the `@`.
+fn without_passwords(servers: &[String]) -> String {
+    let shown: Vec<String> = servers
+        .iter()
+        .map(|server| match (server.split_once("://"), server.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            _ => server.clone(),
+        })
+        .collect();
+    shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_told() {
+        let servers = ["nats://me:secret@a:4222".to_owned(), "tls://b:4222".to_owned()];
+        assert_eq!(without_passwords(&servers), "nats://a:4222, tls://b:4222");
+    }
 }
