@@ -29,6 +29,7 @@ use weir_contract::uplink::UPLINK_LEN_MAX;
 
 use self::batch::{BATCH_BYTES_MAX, Batch};
 use self::runs::Runs;
+use crate::facts;
 use crate::intake::SeqRun;
 use crate::spool::{self, Spool, Writer};
 
@@ -47,6 +48,13 @@ pub struct Custody {
 /// Names the group commit an uplink is in. Stored when [`Custody::stored`] is the same or greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
+
+impl Ticket {
+    /// How many commits there had been with this one, since the start.
+    pub const fn ordinal(self) -> u64 {
+        self.0
+    }
+}
 
 /// Why an uplink is not taken now. Nothing of it is left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +110,8 @@ struct Shared {
 #[derive(Debug)]
 struct Gathering {
     batch: Batch,
+    /// When its first uplink came.
+    begun: Instant,
     /// The commit that `batch` will be.
     ticket: u64,
     waiters: Vec<Arc<Waiter>>,
@@ -138,6 +148,7 @@ impl Custody {
         let (spool, writer) = Spool::open(config, now_ms)?;
         let gathering = Gathering {
             batch: Batch::default(),
+            begun: Instant::now(),
             ticket: 1,
             waiters: Vec::new(),
             storing_bytes: 0,
@@ -239,10 +250,14 @@ impl Gather<'_> {
         }
         if let Some(ticket) = gathering.runs.ticket_of(device, run) {
             gathering.list(ticket, waiter);
+            facts::uplinks_repeated(1);
             return Ok(Ticket(ticket));
         }
         let len = entry_len(device, received_ms, traceparent, payload);
         self.shared.room_for(gathering, len)?;
+        if gathering.batch.is_empty() {
+            gathering.begun = Instant::now();
+        }
         gathering.batch.push(device, received_ms, traceparent, payload, len);
         let ticket = gathering.ticket;
         gathering.runs.take(device, run, ticket);
@@ -350,18 +365,21 @@ impl Commits {
 
     fn commit(&mut self) -> Result<(), spool::Error> {
         let mut batch = Batch::default();
-        while let Some(ticket) = self.next_batch(&mut batch) {
+        while let Some((ticket, begun)) = self.next_batch(&mut batch) {
             // Half of the room is free again: the batch that was swapped in is empty.
             self.shared.spool.room().notify_waiters();
-            self.writer.append(batch.records())?;
+            let first = self.shared.spool.next_number();
+            let next = self.writer.append(batch.records())?;
             self.stored(ticket);
+            facts::uplinks_taken(next - first, batch.len() as u64);
+            facts::committed(begun.elapsed());
             batch.clear();
         }
         Ok(())
     }
 
     /// Waits for uplinks and takes them; `None` when there will be no more.
-    fn next_batch(&self, batch: &mut Batch) -> Option<u64> {
+    fn next_batch(&self, batch: &mut Batch) -> Option<(u64, Instant)> {
         let mut gathering = self.shared.gathering();
         while gathering.batch.is_empty() {
             if gathering.closed {
@@ -369,7 +387,7 @@ impl Commits {
             }
             gathering = self.shared.gathered.wait(gathering).expect("nothing panics while it is held");
         }
-        let deadline = Instant::now() + self.delay;
+        let deadline = gathering.begun + self.delay;
         while !gathering.closed && gathering.batch.len() < BATCH_BYTES_DUE {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -384,7 +402,7 @@ impl Commits {
         gathering.storing = waiters;
         let ticket = gathering.ticket;
         gathering.ticket += 1;
-        Some(ticket)
+        Some((ticket, gathering.begun))
     }
 
     fn stored(&self, ticket: u64) {
@@ -401,6 +419,8 @@ impl Commits {
 
     fn fail(&self, error: spool::Error) {
         tracing::error!(error = error.with_causes(), "storing failed: nothing is acknowledged any more");
+        facts::custody_failed();
+        // Set once: this thread ends here.
         let _ = self.shared.failed.set(Arc::new(error));
         let mut gathering = self.shared.gathering();
         gathering.closed = true;

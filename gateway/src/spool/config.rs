@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::error::Error;
+use crate::config::value;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -15,17 +16,17 @@ pub struct Config {
     /// The spool's folder; made if it is not there. One gateway has one spool.
     pub folder: PathBuf,
     /// Most bytes on disk, everything counted.
-    #[serde(default = "bytes_max")]
+    #[serde(default = "bytes_max", deserialize_with = "value::bytes::<{ 32 * MIB }, { 1 << 50 }, _>")]
     pub bytes_max: u64,
-    /// Delivered epochs stay up to this many bytes, to be sent again should the stream lose them. Counted in `bytes_max`; gives way
-    /// to what is not delivered.
-    #[serde(default = "keep_delivered_bytes")]
+    /// Delivered epochs stay up to this many bytes, to be sent again should the stream lose them. Counted in
+    /// `bytes_max`; gives way to what is not delivered.
+    #[serde(default = "keep_delivered_bytes", deserialize_with = "value::bytes::<0, { 1 << 50 }, _>")]
     pub keep_delivered_bytes: u64,
-    /// An epoch is closed when it has this many bytes.
-    #[serde(default = "epoch_bytes")]
+    /// An epoch is closed when it has this many bytes. Twice as much is held in memory at most.
+    #[serde(default = "epoch_bytes", deserialize_with = "value::bytes::<MIB, { 256 * MIB }, _>")]
     pub epoch_bytes: u64,
     /// A commit waits this long for more uplinks to share its sync: fewer writes to flash, later acknowledgements.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "value::between::<0, 10000, _>")]
     pub commit_delay_ms: u64,
     /// What to do when `bytes_max` is reached.
     #[serde(default)]
@@ -48,7 +49,7 @@ fn keep_delivered_bytes() -> u64 {
     256 * MIB
 }
 fn epoch_bytes() -> u64 {
-    16 * MIB
+    8 * MIB
 }
 
 impl Config {
@@ -64,29 +65,20 @@ impl Config {
         }
     }
 
-    /// Checks what the types do not.
+    /// Checks what no single key can tell.
     ///
     /// # Errors
     /// [`Error::Config`] names the key and what is allowed.
     pub fn check(&self) -> Result<(), Error> {
-        let key = |key, value, ok: bool, allowed: String| {
-            if ok { Ok(()) } else { Err(Error::Config { key, value, allowed }) }
-        };
-        let epoch_ok = (MIB..=256 * MIB).contains(&self.epoch_bytes);
-        key("epoch_bytes", self.epoch_bytes, epoch_ok, format!("from {MIB} to {}", 256 * MIB))?;
-        let least = self.bytes_max_least();
-        key(
-            "bytes_max",
-            self.bytes_max,
-            self.bytes_max >= least,
-            format!("at least {least} (2 epochs and 16 MiB)"),
-        )?;
-        let delay = self.commit_delay_ms;
-        key("commit_delay_ms", delay, delay <= 10_000, "at most 10000".to_owned())
-    }
-
-    /// With less, a full spool could be unable to go on after all of it has been delivered.
-    const fn bytes_max_least(&self) -> u64 {
-        2 * self.epoch_bytes + 16 * MIB
+        // With less, a full spool could be unable to go on after all of it has been delivered.
+        let least = 2 * self.epoch_bytes + 16 * MIB;
+        if self.bytes_max >= least {
+            return Ok(());
+        }
+        let (least, is) = (value::show(least), value::show(self.bytes_max));
+        Err(Error::Config {
+            key: "bytes_max",
+            allowed: format!("{is} is less than {least}: two epochs and 16 MiB"),
+        })
     }
 }

@@ -69,25 +69,45 @@ struct Leaf {
     bytes: usize,
 }
 
-impl Writing {
-    /// Makes an empty database in `making` and moves it to `path`, both durable on return.
-    pub fn create(first: u64, making: &Path, path: &Path) -> Result<Self, Error> {
-        remove(making)?;
-        let db = open_db(making)?;
-        guarded("make", making, || db.flush())?;
-        let db_file = making.join("db");
-        let file = File::open(&db_file).map_err(Error::io("open", &db_file))?;
-        for name in ["db", "conf"] {
-            let name = making.join(name);
-            File::open(&name).and_then(|file| file.sync_all()).map_err(Error::io("sync", &name))?;
-        }
-        sync_folder(making)?;
-        fs::rename(making, path).map_err(Error::io("rename", making))?;
-        sync_folder(path.parent().expect("an epoch is in a folder"))?;
-        let epoch = Arc::new(Epoch { path: path.to_owned(), db });
-        Ok(Self { epoch, file, leaf: None, leaves: 0, first, value: Vec::new() })
+/// An empty epoch that has no name yet: everything of it is durable but its place in the row.
+#[derive(Debug)]
+pub(super) struct Blank {
+    path: PathBuf,
+    db: sled::Db,
+    file: File,
+}
+
+impl Blank {
+    /// Makes an empty database; what was at `path` is removed.
+    pub fn make(path: &Path) -> Result<Self, Error> {
+        remove(path)?;
+        let db = open_db(path)?;
+        guarded("make", path, || db.flush())?;
+        let log = path.join("db");
+        let file = File::open(&log).map_err(Error::io("open", &log))?;
+        file.sync_all().map_err(Error::io("sync", &log))?;
+        let conf = path.join("conf");
+        File::open(&conf).and_then(|file| file.sync_all()).map_err(Error::io("sync", &conf))?;
+        sync_folder(path)?;
+        Ok(Self { path: path.to_owned(), db, file })
     }
 
+    /// Removes it.
+    pub fn discard(self) -> Result<(), Error> {
+        drop((self.db, self.file));
+        remove(&self.path)
+    }
+
+    /// Puts it in the row: the name is durable when this returns.
+    pub fn name(self, first: u64, path: &Path) -> Result<Writing, Error> {
+        fs::rename(&self.path, path).map_err(Error::io("rename", self.path))?;
+        sync_folder(path.parent().expect("an epoch is in a folder"))?;
+        let epoch = Arc::new(Epoch { path: path.to_owned(), db: self.db });
+        Ok(Writing { epoch, file: self.file, leaf: None, leaves: 0, first, value: Vec::new() })
+    }
+}
+
+impl Writing {
     /// Its database, for readers.
     pub fn epoch(&self) -> Arc<Epoch> {
         self.epoch.clone()
@@ -166,57 +186,56 @@ impl Epoch {
 
     /// Records from the one that holds `number` on, up to (not including) `end`, until `bytes_max` is passed.
     ///
-    /// Stops before what is missing; if it is the first, [`Error::Missing`] tells up to where, at most `end`.
+    /// Stops before what is missing; if that is the first, [`Error::Missing`] tells up to where, at most `end`.
     pub fn read(&self, number: u64, end: u64, bytes_max: usize) -> Result<Vec<Arc<Record>>, Error> {
         let leaves = self.leaves();
         let start = leaves.partition_point(|&first| first <= number).saturating_sub(1);
-        let mut records = Vec::new();
-        let mut wanted = number;
-        let mut bytes = 0;
-        for (at, &leaf) in leaves.iter().enumerate().skip(start) {
-            let leaf_end = leaves.get(at + 1).copied().unwrap_or(end).min(end);
-            let missing = |from: u64, to: u64, reason: String| Error::Missing { from, to, reason };
-            let values = match self.read_leaf(leaf) {
-                Ok(values) => values,
-                Err(_) if !records.is_empty() => return Ok(records),
-                Err(error) => return Err(missing(wanted, leaf_end, error.with_causes())),
-            };
-            for (key, value) in values {
-                let record = match record::read_value(&key, &value) {
-                    Ok(record) => record,
-                    Err(_) if !records.is_empty() => return Ok(records),
-                    Err(damage) => return Err(missing(wanted, leaf_end, self.damaged(&damage).to_string())),
-                };
-                if record.end() <= wanted {
-                    continue;
+        let ends = leaves.iter().skip(start + 1).copied().chain([end]);
+        let found =
+            leaves.iter().skip(start).zip(ends).flat_map(|(&leaf, leaf_end)| self.read_leaf(leaf, leaf_end));
+        let (mut records, mut bytes, mut wanted) = (Vec::new(), 0, number);
+        let mut hole = None;
+        for Found { end: found_end, record } in found {
+            if found_end <= wanted {
+                continue;
+            }
+            match record {
+                Ok(record) if record.first <= wanted => {
+                    wanted = record.end();
+                    bytes += record.entries.len();
+                    records.push(Arc::new(record));
                 }
-                if record.first >= end {
-                    return Ok(records);
+                Ok(record) => {
+                    hole = Some((record.first, format!("{} has not got them", self.path.display())));
                 }
-                if record.first > wanted {
-                    if records.is_empty() {
-                        let reason = format!("the epoch {} has not got them", self.path.display());
-                        return Err(missing(wanted, record.first, reason));
-                    }
-                    return Ok(records);
-                }
-                wanted = record.end();
-                bytes += record.entries.len();
-                records.push(Arc::new(record));
-                if bytes >= bytes_max {
-                    return Ok(records);
-                }
+                Err(error) => hole = Some((found_end, error.with_causes())),
+            }
+            if hole.is_some() || wanted >= end || bytes >= bytes_max {
+                break;
             }
         }
-        if records.is_empty() && number < end {
-            let reason = format!("the epoch {} ends before them", self.path.display());
-            return Err(Error::Missing { from: number, to: end, reason });
+        if !records.is_empty() || number >= end {
+            return Ok(records);
         }
-        Ok(records)
+        let (to, reason) = hole.unwrap_or_else(|| (end, format!("{} ends before them", self.path.display())));
+        Err(Error::Missing { from: number, to: to.min(end), reason })
     }
 
-    fn read_leaf(&self, leaf: u64) -> Result<Vec<(sled::IVec, sled::IVec)>, Error> {
-        guarded("read", &self.path, || self.db.open_tree(leaf.to_be_bytes())?.iter().collect())
+    /// What is in a leaf, in order. `leaf_end` is where the next one begins.
+    fn read_leaf(&self, leaf: u64, leaf_end: u64) -> Vec<Found> {
+        let values: Result<Vec<_>, _> =
+            guarded("read", &self.path, || self.db.open_tree(leaf.to_be_bytes())?.iter().collect());
+        let values = match values {
+            Ok(values) => values,
+            Err(error) => return vec![Found { end: leaf_end, record: Err(error) }],
+        };
+        let next_keys = values.iter().skip(1).map(|(key, _)| record::read_key(key).unwrap_or(leaf_end));
+        let ends: Vec<u64> = next_keys.chain([leaf_end]).collect();
+        let found = values.iter().zip(ends).map(|((key, value), end)| match record::read_value(key, value) {
+            Ok(record) => Found { end: record.end(), record: Ok(record) },
+            Err(damage) => Found { end, record: Err(self.damaged(&damage)) },
+        });
+        found.collect()
     }
 
     /// The trees' names in order.
@@ -231,6 +250,12 @@ impl Epoch {
     fn damaged(&self, damage: &record::Damage) -> Error {
         Error::Damaged { path: self.path.clone(), what: damage.to_string() }
     }
+}
+
+/// A record, or what is there instead of the ones before `end`.
+struct Found {
+    end: u64,
+    record: Result<Record, Error>,
 }
 
 /// Removes an epoch's folder. Killed half-way, what is left has a name that says so.

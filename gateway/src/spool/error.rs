@@ -72,13 +72,11 @@ pub enum Error {
         next: u64,
     },
     /// A configuration that cannot work.
-    #[error("{key} = {value}: {allowed}")]
+    #[error("spool.{key}: {allowed}")]
     Config {
         /// The key within `[spool]`.
         key: &'static str,
-        /// What it was set to.
-        value: u64,
-        /// What is allowed.
+        /// What it is, and what is allowed.
         allowed: String,
     },
 }

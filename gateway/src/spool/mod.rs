@@ -13,12 +13,12 @@
 //! FOLDER/delivered                     what the stream has acknowledged; may be behind the truth, never ahead
 //! FOLDER/epochs/00000000000000000001/  an epoch: a sled database of records from this number on
 //! FOLDER/epochs/00000000000000104822/  the next one
-//! FOLDER/epochs/*.new, *.gone          being made, being deleted: removed at start
+//! FOLDER/epochs/*.new, *.gone          being made or made ahead, being deleted: removed at start
 //! ```
 //! The record's form is in [`record`], the epoch's in [`epoch`].
 //!
 //! # Limits
-//! An epoch has 16 MiB and at most 2^20 uplinks; at most one is open for writing and one for reading, so memory does not grow with
+//! An epoch has 8 MiB and at most 2^20 uplinks; at most one is open for writing and one for reading, so memory does not grow with
 //! the backlog. A record has at most 60 KiB, or is one uplink. The tail in memory has 2 MiB. The whole has `bytes_max` on disk.
 //!
 //! # Invariants
@@ -35,7 +35,7 @@ pub mod record;
 mod status;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, watch};
 
-use self::epoch::{Epoch, SLED_SEGMENT_BYTES};
+use self::epoch::{Blank, Epoch, SLED_SEGMENT_BYTES};
 use self::folder::Folder;
 use self::tail::Tail;
 
@@ -65,6 +65,8 @@ pub struct Spool {
     state: Mutex<State>,
     /// The closed epoch that was read last. Held while reading: one reader at a time.
     reading: Mutex<Option<(u64, Arc<Epoch>)>>,
+    /// The next epoch, made ahead.
+    spare: Mutex<Option<Blank>>,
     chores: Mutex<writer::Chores>,
     chores_changed: Condvar,
     next: watch::Sender<u64>,
@@ -227,6 +229,10 @@ impl Spool {
 
     fn chores(&self) -> MutexGuard<'_, writer::Chores> {
         self.chores.lock().expect("nothing panics while it is held")
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<Blank>> {
+        self.spare.lock().expect("nothing panics while it is held")
     }
 
     fn epoch_path(&self, first: u64) -> PathBuf {

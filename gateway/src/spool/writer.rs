@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::epoch::{self, EPOCH_UPLINKS_MAX, Epoch, Writing};
+use super::epoch::{self, Blank, EPOCH_UPLINKS_MAX, Epoch, Writing};
 use super::error::Error;
 use super::folder::{Folder, Mark};
 use super::record::Record;
 use super::tail::Tail;
 use super::{Config, Known, Spool, State, epoch_name};
+use crate::facts;
 
 /// `delivered` is written at most this often (and before an epoch is deleted, and at the end): flash wears out.
 const MARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,6 +51,8 @@ pub struct NewRecord<'a> {
 pub(super) struct Chores {
     sweep: bool,
     mark: bool,
+    /// Make the next epoch before it is needed.
+    spare: bool,
     retired: Vec<Writing>,
     stop: bool,
 }
@@ -84,6 +87,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         incarnation,
         state: Mutex::new(state),
         reading: Mutex::new(None),
+        spare: Mutex::new(None),
         chores: Mutex::new(Chores { sweep: true, ..Chores::default() }),
         chores_changed: Condvar::new(),
         next: watch::Sender::new(next),
@@ -199,7 +203,9 @@ impl Writer {
             self.next += count;
         }
         let Some(writing) = &self.writing else { return Ok(self.next) };
+        let began = Instant::now();
         writing.barrier()?;
+        facts::synced(began.elapsed());
         let bytes = writing.log_bytes()?;
         self.show(stored, bytes);
         if bytes >= self.spool.config.epoch_bytes {
@@ -233,13 +239,19 @@ impl Writer {
             }
             self.retire();
         }
-        let path = self.spool.epoch_path(self.next);
-        let writing = Writing::create(self.next, &path.with_extension("new"), &path)?;
+        let blank = match self.spool.spare().take() {
+            Some(spare) => spare,
+            None => Blank::make(&self.spool.folder.epochs().join("next.new"))?,
+        };
+        let writing = blank.name(self.next, &self.spool.epoch_path(self.next))?;
         let bytes = writing.log_bytes()?;
         let mut state = self.spool.state();
         state.epochs.push_back(Known { first: self.next, bytes });
         state.active = Some(writing.epoch());
+        drop(state);
         self.writing = Some(writing);
+        self.spool.chores().spare = true;
+        self.spool.chores_changed.notify_one();
         Ok(())
     }
 
@@ -294,7 +306,10 @@ impl Spool {
                 marked_at = Instant::now();
             }
             if chores.stop {
-                return;
+                return self.discard_spare();
+            }
+            if chores.spare {
+                self.make_spare();
             }
         }
     }
@@ -303,7 +318,7 @@ impl Spool {
     fn wait_for_chores(&self, written: Mark, marked_at: Instant) -> (Chores, bool) {
         let mut chores = self.chores();
         loop {
-            if chores.sweep || chores.mark || chores.stop || !chores.retired.is_empty() {
+            if chores.sweep || chores.mark || chores.spare || chores.stop || !chores.retired.is_empty() {
                 return (std::mem::take(&mut chores), false);
             }
             let left = MARK_INTERVAL.saturating_sub(marked_at.elapsed());
@@ -316,6 +331,27 @@ impl Spool {
             } else {
                 self.chores_changed.wait(chores).expect("nothing panics while it is held")
             };
+        }
+    }
+
+    /// Making an epoch takes half a dozen syncs, naming it one: no commit has to wait for the former.
+    fn make_spare(&self) {
+        let path = self.folder.epochs().join("spare.new");
+        match Blank::make(&path) {
+            Ok(blank) => *self.spare() = Some(blank),
+            // The writer will try again when it needs one, and tell.
+            Err(error) => tracing::warn!(error = error.with_causes(), "could not make the next epoch ahead"),
+        }
+    }
+
+    fn discard_spare(&self) {
+        if let Some(spare) = self.spare().take()
+            && let Err(error) = spare.discard()
+        {
+            tracing::warn!(
+                error = error.with_causes(),
+                "could not remove an unused epoch; the next start will"
+            );
         }
     }
 

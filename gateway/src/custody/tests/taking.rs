@@ -1,8 +1,13 @@
+//! What is taken, what is taken for a repetition, who is woken.
+
 use std::time::Duration;
 
-use super::*;
-
-const NOW_MS: u64 = 1_800_000_000_000;
+use super::NOW_MS;
+use crate::custody::{Custody, Ticket, Waiter};
+use crate::intake::SeqRun;
+use crate::spool;
+use crate::spool::tests::read_all;
+use weir_contract::Id;
 
 fn device(name: &str) -> Id {
     name.parse().expect("a valid name")
@@ -22,16 +27,13 @@ async fn stored(custody: &Custody, ticket: Ticket, waiter: &Waiter) {
 }
 
 #[tokio::test]
-async fn an_offered_uplink_is_stored_and_can_be_read() {
+async fn an_uplink_is_stored_and_can_be_read() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (custody, committer) =
-        Custody::start(&spool::Config::new(folder.path().join("spool")), NOW_MS).expect("starts");
+    let (custody, committer) = Custody::start(&spool::Config::new(folder.path()), NOW_MS).expect("starts");
     let waiter = Waiter::new();
     let ticket =
         custody.gather().offer(&device("d1"), NOW_MS, None, b"one", run(7, 1, 1), &waiter).expect("room");
     stored(&custody, ticket, &waiter).await;
-    let records = custody.spool().read_from(1, 1000).expect("readable");
-    assert_eq!(records.len(), 1);
-    assert_eq!((records[0].first, records[0].count), (1, 1));
+    assert_eq!(read_all(custody.spool(), 1), ["one"]);
     committer.stop().expect("stops");
 }

@@ -1,0 +1,6 @@
+mod child;
+mod crash;
+mod taking;
+
+/// Some moment.
+const NOW_MS: u64 = 1_800_000_000_000;
