@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+pub use async_nats::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Invalid, within};
@@ -99,7 +100,7 @@ pub enum Error {
 }
 
 /// Makes a client that connects in the background, and again whenever the connection is lost, for ever.
-pub async fn connect(config: &Config) -> Result<async_nats::Client, Error> {
+pub async fn connect(config: &Config) -> Result<Client, Error> {
     let trouble = Trouble { servers: without_passwords(&config.servers), told: Mutex::default() };
     let mut options = async_nats::ConnectOptions::new()
         .name("weir-cloud")
@@ -164,7 +165,7 @@ impl Trouble {
 }
 
 /// Whether the connection stands right now.
-pub fn is_connected(client: &async_nats::Client) -> bool {
+pub fn is_connected(client: &Client) -> bool {
     client.connection_state() == async_nats::connection::State::Connected
 }
 

@@ -1,2 +1,3 @@
-//! placeholder
-fn main() {}
+//! Weir's promises, tested from outside on real processes.
+
+mod tidy;

@@ -33,7 +33,7 @@ pub struct LogView {
     /// How far the projection has come.
     pub progress: watch::Receiver<Progress>,
     /// The connection it reads by.
-    pub nats: async_nats::Client,
+    pub nats: nats::Client,
 }
 
 impl App {

@@ -17,7 +17,7 @@ use crate::support::{cbor, corpus, for_all, value};
 
 #[test]
 fn bodies_are_written_as_ciborium_writes_them_and_read_back() {
-    for_all(20_000, known_body(), |(kind, value)| {
+    for_all(8_000, known_body(), |(kind, value)| {
         let opaque = opaque(&value);
         let body = as_body(&kind, &value, &opaque);
         let mut buffer = [0; 1 << 14];
@@ -31,7 +31,7 @@ fn bodies_are_written_as_ciborium_writes_them_and_read_back() {
 
 #[test]
 fn bodies_are_read_whatever_way_they_are_encoded() {
-    for_all(20_000, (known_body(), any::<u64>()), |((kind, value), seed)| {
+    for_all(8_000, (known_body(), any::<u64>()), |((kind, value), seed)| {
         let mut random = fastrand::Rng::with_seed(seed);
         let opaque = opaque(&value);
         let bytes = foreign::encode(&grown_map(value.clone(), &mut random), &mut random);
@@ -52,7 +52,7 @@ fn bodies_of_other_kinds_and_versions_are_none_of_ours() {
 
 #[test]
 fn uplinks_are_written_as_ciborium_writes_them_and_read_back() {
-    for_all(4_000, letter(), |letter| {
+    for_all(2_000, letter(), |letter| {
         let bytes = letter.bytes();
         assert_eq!(bytes, cbor(&letter.value()), "written");
         let uplink = Uplink::read(&bytes).expect("it is read");
@@ -65,7 +65,7 @@ fn uplinks_are_written_as_ciborium_writes_them_and_read_back() {
 
 #[test]
 fn uplinks_are_read_whatever_way_they_are_encoded() {
-    for_all(4_000, (letter(), any::<u64>()), |(letter, seed)| {
+    for_all(2_000, (letter(), any::<u64>()), |(letter, seed)| {
         let mut random = fastrand::Rng::with_seed(seed);
         let bytes = foreign::encode(&grown_uplink(&letter, &mut random), &mut random);
         match Uplink::read(&bytes) {
