@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use weir_contract::Id;
 
+use crate::{admin, logging, mqtt, spool, uplink};
+
 pub use error::Error;
 
 /// The whole of `gateway.toml`. `deploy/gateway.toml` explains every key.
@@ -16,6 +18,20 @@ pub use error::Error;
 pub struct Config {
     /// Who this gateway is.
     pub gateway: Gateway,
+    /// How devices connect, and what they may do.
+    #[serde(default)]
+    pub mqtt: mqtt::Config,
+    /// Where uplinks are kept.
+    pub spool: spool::Config,
+    /// Where they go.
+    #[serde(default)]
+    pub uplink: uplink::Config,
+    /// HTTP for operators.
+    #[serde(default)]
+    pub admin: admin::Config,
+    /// Log lines.
+    #[serde(default)]
+    pub log: logging::Config,
 }
 
 /// Who this gateway is, and how much of the machine it takes.
@@ -45,7 +61,10 @@ impl Config {
     pub fn load(file: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(file)
             .map_err(|source| Error::Unreadable { file: file.into(), source })?;
-        Self::parse(&text).map_err(|source| Error::Invalid { file: file.into(), source })
+        let config = Self::parse(&text)
+            .map_err(|source| Error::Invalid { file: file.into(), source: Box::new(source) })?;
+        config.spool.check().map_err(|source| Error::Spool { file: file.into(), source })?;
+        Ok(config)
     }
 
     /// Reads and checks the text of a file.

@@ -8,17 +8,23 @@
 //! * [`spool`]: the disk; the only place that knows sled
 //! * [`uplink`]: JetStream; the only place that knows NATS
 //!
-//! Beside it: [`journal`] (what the gateway itself has to tell), `admin` (HTTP for operators and machines),
-//! [`facts`] (metrics), [`config`], `cli`.
+//! Beside it: [`journal`] (what the gateway itself has to tell), [`admin`] (HTTP for operators and machines),
+//! [`facts`] (metrics), [`logging`], [`config`], [`cli`]. [`running`] puts them together.
 //!
 //! The wall clock is read in [`clock`] and nowhere else.
 
+pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod custody;
 pub mod facts;
 pub mod intake;
 pub mod journal;
+pub mod logging;
 pub mod mqtt;
+pub mod running;
 pub mod spool;
 pub mod uplink;
+
+pub use running::{Running, start};

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The daemon `weir-gateway`, and its tools.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir_gateway::cli::main()
+}

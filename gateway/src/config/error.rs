@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::spool;
+
 /// What can be wrong with a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,6 +21,14 @@ pub enum Error {
         /// Which file.
         file: PathBuf,
         /// The line, and what is allowed there.
-        source: toml::de::Error,
+        source: Box<toml::de::Error>,
+    },
+    /// Values of `[spool]` that do not go together.
+    #[error("the configuration {} does not fit: [spool]", file.display())]
+    Spool {
+        /// Which file.
+        file: PathBuf,
+        /// The key, and what is allowed.
+        source: spool::Error,
     },
 }

@@ -10,7 +10,8 @@ use crate::config::value;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// NATS servers of one cluster, `nats://` or `tls://`; any of them will do.
+    /// NATS servers of one cluster, `nats://` or `tls://`; any of them will do. A user and a password may stand in the first
+    /// (`nats://user:password@host:4222`).
     #[serde(deserialize_with = "servers")]
     pub servers: Vec<String>,
     /// A NATS credentials file (`.creds`). Read at every connect, so it can be replaced while the gateway runs.
@@ -91,9 +92,7 @@ fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
         let address =
             server.parse::<async_nats::ServerAddr>().ok().filter(|address| !address.host().is_empty());
         if !known || address.is_none() {
-            return Err(D::Error::custom(format!(
-                "{server:?} is no server; say \"nats://host:4222\" or \"tls://host:4222\""
-            )));
+            return Err(D::Error::custom("not a server; say \"nats://host:4222\" or \"tls://host:4222\""));
         }
     }
     Ok(servers)
@@ -115,7 +114,7 @@ mod tests {
         let cases = [
             ("servers = []", "at least one server"),
             ("servers = [\"http://x\"]", "say \"nats://host:4222\""),
-            ("servers = [\"nats://\"]", "is no server"),
+            ("servers = [\"nats://\"]", "not a server"),
             ("segment_bytes_max = \"1 MiB\"", "between 1 KiB and 256 KiB"),
             ("zstd_level = 22", "between 0 and 19"),
             ("server = \"nats://x\"", "servers"),

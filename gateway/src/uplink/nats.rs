@@ -57,13 +57,16 @@ impl Session {
         let servers: Vec<ServerAddr> =
             config.servers.iter().filter_map(|server| server.parse().ok()).collect();
         let (tell, over) = watch::channel(None);
-        let options = options(config, name, servers.len(), tell).await?;
+        // Never the URLs: there may be a password in them.
+        let shown: Vec<String> =
+            servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
+        let options = options(config, name, &servers, tell).await?;
         let client = options.connect(servers).await.map_err(|error| {
             let kind = match error.kind() {
                 ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Kind::Denied,
                 _ => Kind::Unreachable,
             };
-            Trouble::new(kind, format!("cannot connect to {}: {error}", config.servers.join(", ")))
+            Trouble::new(kind, format!("cannot connect to {}: {error}", shown.join(", ")))
         })?;
         let timeout = Duration::from_millis(config.ack_timeout_ms);
         let jetstream = ContextBuilder::new()
@@ -189,7 +192,7 @@ impl Session {
 async fn options(
     config: &Config,
     name: &str,
-    servers: usize,
+    servers: &[ServerAddr],
     tell: watch::Sender<Option<Trouble>>,
 ) -> Result<ConnectOptions, Trouble> {
     let connected = Arc::new(AtomicBool::new(false));
@@ -203,7 +206,7 @@ async fn options(
         .subscription_capacity(CLIENT_CAPACITY)
         .read_buffer_capacity(READ_BUFFER_BYTES)
         // One round; a client that has lost its connection is thrown away before its next.
-        .max_reconnects(servers)
+        .max_reconnects(servers.len())
         .reconnect_delay_callback(move |_| {
             let again = was_connected.load(Ordering::Relaxed);
             if again { Duration::from_secs(1) } else { Duration::ZERO }
@@ -217,6 +220,11 @@ async fn options(
             }
             std::future::ready(())
         });
+    // The client itself takes no notice of them.
+    if let Some((user, password)) = servers.iter().find_map(|server| server.username().zip(server.password()))
+    {
+        options = options.user_and_password(user.to_owned(), password.to_owned());
+    }
     if let Some(file) = &config.credentials_file {
         options = options.credentials_file(file).await.map_err(|error| {
             Trouble::new(

@@ -1,0 +1,209 @@
+//! HTTP for operators and machines: health, readiness, metrics, status. Reads only; it can change nothing.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 while the process runs |
+//! | `/readyz` | 200 while uplinks are taken, that is while the spool works; whether the cloud can be reached is in `/status` |
+//! | `/metrics` | Prometheus' text format |
+//! | `/status` | JSON: who, since when, spool, uplink |
+//! | `/spool` | JSON: the spool's epochs |
+//! | `/refusals` | JSON: what clients were refused lately |
+
+mod server;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::watch;
+use weir_contract::Id;
+
+use crate::clock::Clock;
+use crate::custody::Custody;
+use crate::{facts, spool, uplink};
+
+pub use self::server::Server;
+
+/// `[admin]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one. Nobody is asked who he is: keep it on loopback or behind something that asks.
+    pub address: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9880) }
+    }
+}
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub struct Sources {
+    /// Where the gateway stands.
+    pub site: Id,
+    /// The gateway.
+    pub gateway: Id,
+    /// When it was started, in Unix milliseconds.
+    pub started_ms: u64,
+    /// For ages.
+    pub clock: Clock,
+    /// Whether uplinks are taken.
+    pub custody: Custody,
+    /// How the uplink goes.
+    pub uplink: watch::Receiver<uplink::Status>,
+    /// What was refused lately, as JSON.
+    pub refusals: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+/// The answer of `/status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// This program's version.
+    pub version: String,
+    /// Where the gateway stands.
+    pub site: String,
+    /// The gateway.
+    pub gateway: String,
+    /// When it was started, in Unix milliseconds.
+    pub started_ms: u64,
+    /// Whether uplinks are taken, else why not.
+    pub custody: CustodyStatus,
+    /// The spool without its epochs.
+    pub spool: SpoolStatus,
+    /// The uplink, as [`uplink::Status`].
+    pub uplink: serde_json::Value,
+}
+
+/// Whether uplinks are taken.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CustodyStatus {
+    /// Whether they are.
+    pub ok: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// The spool in numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Which spool this is.
+    pub incarnation: String,
+    /// The next number.
+    pub next: u64,
+    /// Everything below is in the stream.
+    pub delivered: u64,
+    /// Uplinks that wait.
+    pub waiting: u64,
+    /// Age of the oldest of them.
+    pub oldest_age_ms: Option<u64>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Most bytes on disk.
+    pub budget_bytes: u64,
+    /// How many epochs there are.
+    pub epochs: usize,
+}
+
+/// The routes.
+pub fn router(sources: Sources) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route("/spool", get(spool_status))
+        .route("/refusals", get(refusals))
+        .fallback(|| async {
+            problem(StatusCode::NOT_FOUND, "not-found", "there is nothing here; / lists what there is")
+        })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "everything here is read with GET")
+        })
+        .with_state(sources)
+}
+
+async fn index() -> &'static str {
+    "weir-gateway\n/healthz\n/readyz\n/metrics\n/status\n/spool\n/refusals\n"
+}
+
+async fn readyz(State(sources): State<Sources>) -> Response {
+    match sources.custody.failed() {
+        None => "ready\n".into_response(),
+        Some(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "spool-failed", &error.with_causes()),
+    }
+}
+
+async fn metrics(State(sources): State<Sources>) -> Response {
+    let now_ms = sources.clock.unix_ms();
+    match spool_of(&sources).await {
+        Ok(spool) => {
+            let age =
+                spool.oldest_received_ms.map(|at_ms| Duration::from_millis(now_ms.saturating_sub(at_ms)));
+            facts::spool(spool.bytes, spool.waiting, age);
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], facts::render()).into_response()
+        }
+        Err(response) => response,
+    }
+}
+
+async fn status(State(sources): State<Sources>) -> Response {
+    let spool = match spool_of(&sources).await {
+        Ok(spool) => spool,
+        Err(response) => return response,
+    };
+    let now_ms = sources.clock.unix_ms();
+    let failed = sources.custody.failed();
+    let uplink = sources.uplink.borrow().clone();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        site: sources.site.to_string(),
+        gateway: sources.gateway.to_string(),
+        started_ms: sources.started_ms,
+        custody: CustodyStatus { ok: failed.is_none(), error: failed.map(|error| error.with_causes()) },
+        spool: SpoolStatus {
+            incarnation: spool.incarnation.to_string(),
+            next: spool.next,
+            delivered: spool.delivered,
+            waiting: spool.waiting,
+            oldest_age_ms: spool.oldest_received_ms.map(|at_ms| now_ms.saturating_sub(at_ms)),
+            bytes: spool.bytes,
+            budget_bytes: spool.budget_bytes,
+            epochs: spool.epochs.len(),
+        },
+        uplink: json!(uplink),
+    })
+    .into_response()
+}
+
+async fn spool_status(State(sources): State<Sources>) -> Response {
+    match spool_of(&sources).await {
+        Ok(spool) => Json(spool).into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn refusals(State(sources): State<Sources>) -> Json<serde_json::Value> {
+    Json(json!({ "refusals": (sources.refusals)() }))
+}
+
+/// The spool's status, which may take a look at the disk.
+async fn spool_of(sources: &Sources) -> Result<spool::Status, Response> {
+    let spool = Arc::clone(sources.custody.spool());
+    tokio::task::spawn_blocking(move || spool.status())
+        .await
+        .map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, "spool-unreadable", &error.to_string()))
+}
+
+fn problem(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+}

@@ -1,0 +1,86 @@
+//! The command line.
+
+mod arguments;
+mod passwords;
+mod show;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::arguments::{Arguments, Command};
+use crate::config::Config;
+use crate::{logging, running};
+
+/// Ends with 0, with 1 if something went wrong, with 2 if the command line cannot be understood.
+#[must_use]
+pub fn main() -> ExitCode {
+    match act(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir-gateway: {}", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> Result<()> {
+    match arguments.what_to_do() {
+        Command::Run(file) => run(&file.config),
+        Command::Check(file) => check(&file.config),
+        Command::Status(ask) => show::status(&ask),
+        Command::Spool(ask) => show::spool(&ask),
+        Command::Refusals(ask) => show::refusals(&ask),
+        Command::HashPassword { name } => passwords::hash(name.as_deref()),
+    }
+}
+
+fn run(file: &Path) -> Result<()> {
+    let config = Config::load(file)?;
+    logging::start(&config.log);
+    let threads = usize::try_from(config.gateway.threads).context("gateway.threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        // Besides these: the committer. They read the spool, compress, and check passwords.
+        .max_blocking_threads(8)
+        .thread_stack_size(1024 * 1024)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(until_told(config))
+}
+
+/// Runs until SIGTERM or SIGINT, or until the disk fails.
+async fn until_told(config: Config) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let running = running::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = running.failed() => {
+            // Nothing of what waits can be stored any more: there is nothing to drain.
+            bail!(
+                "the spool cannot be written, so nothing is acknowledged any more; devices keep what they have. \
+                 Start again when the disk is well: {}",
+                error.with_causes()
+            );
+        }
+    }
+    running.shutdown().await.map_err(|error| anyhow::anyhow!("the spool failed: {}", error.with_causes()))
+}
+
+fn check(file: &Path) -> Result<()> {
+    let config = Config::load(file)?;
+    println!("{} is right: gateway {} at site {}", file.display(), config.gateway.id, config.gateway.site);
+    Ok(())
+}
+
+/// The error and its causes in one text.
+fn with_causes(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.join(": ")
+}

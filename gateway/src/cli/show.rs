@@ -1,0 +1,241 @@
+//! `weir-gateway status`, `spool`, `refusals`: ask the running gateway, show the answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use super::arguments::Ask;
+use crate::admin::Status;
+use crate::config::Config;
+use crate::config::value::show as bytes;
+use crate::running::ADDRESSES_FILE;
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+pub(super) fn status(ask: &Ask) -> Result<()> {
+    let answer = get(ask, "/status")?;
+    if ask.json {
+        return json(&answer);
+    }
+    let status: Status = serde_json::from_value(answer).context("the answer is not a gateway's status")?;
+    let mut table = table();
+    let uplink = &status.uplink;
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("gateway", format!("{} at {} (version {})", status.gateway, status.site, status.version));
+    row("running since", time(status.started_ms));
+    row(
+        "takes uplinks",
+        match &status.custody.error {
+            None => "yes".to_owned(),
+            Some(error) => format!("NO: {error}"),
+        },
+    );
+    row("uplink", text(&uplink["state"]));
+    if let Some(trouble) = uplink["trouble"]["text"].as_str() {
+        row("  because", trouble.to_owned());
+        row("  failed tries", text(&uplink["failures"]));
+    }
+    row("  since", uplink["since_ms"].as_u64().map(time).unwrap_or_default());
+    row("  server", text(&uplink["server"]));
+    row("  last delivery", uplink["delivered_at_ms"].as_u64().map_or("none yet".to_owned(), time));
+    row("taken", format!("{} uplinks", status.spool.next - 1));
+    row("in the stream", format!("{} uplinks", status.spool.delivered.saturating_sub(1)));
+    row(
+        "waiting",
+        match status.spool.oldest_age_ms {
+            Some(age_ms) if status.spool.waiting > 0 => {
+                format!("{} uplinks, the oldest for {}", status.spool.waiting, duration(age_ms))
+            }
+            _ => format!("{} uplinks", status.spool.waiting),
+        },
+    );
+    if let Some(gone @ 1..) = uplink["gone"].as_u64() {
+        row("GONE", format!("{gone} uplinks are neither in the stream nor in the spool any more"));
+    }
+    row("on disk", format!("{} of {}", bytes(status.spool.bytes), bytes(status.spool.budget_bytes)));
+    row("sent since start", sent(uplink));
+    println!("{table}");
+    Ok(())
+}
+
+pub(super) fn spool(ask: &Ask) -> Result<()> {
+    let answer = get(ask, "/spool")?;
+    if ask.json {
+        return json(&answer);
+    }
+    let mut table = table();
+    table.set_header(["epoch", "first", "last", "uplinks", "bytes", "state"]);
+    let delivered = answer["delivered"].as_u64().unwrap_or_default();
+    for epoch in answer["epochs"].as_array().into_iter().flatten() {
+        let number = |key: &str| epoch[key].as_u64().unwrap_or_default();
+        let (first, end) = (number("first"), number("end"));
+        let state = match () {
+            () if end <= delivered && end > first => "delivered, kept",
+            () if epoch["open"] == true => "being written",
+            () if first < delivered => "being sent",
+            () => "waiting",
+        };
+        table.add_row([
+            text(&epoch["name"]),
+            first.to_string(),
+            end.saturating_sub(1).to_string(),
+            end.saturating_sub(first).to_string(),
+            bytes(number("bytes")),
+            state.to_owned(),
+        ]);
+    }
+    println!("{table}");
+    println!(
+        "incarnation {}; next number {}; delivered below {delivered}; {} waiting; {} of {}",
+        text(&answer["incarnation"]),
+        text(&answer["next"]),
+        text(&answer["waiting"]),
+        bytes(answer["bytes"].as_u64().unwrap_or_default()),
+        bytes(answer["budget_bytes"].as_u64().unwrap_or_default()),
+    );
+    Ok(())
+}
+
+pub(super) fn refusals(ask: &Ask) -> Result<()> {
+    let answer = get(ask, "/refusals")?;
+    if ask.json {
+        return json(&answer);
+    }
+    let refusals = answer["refusals"].as_array().context("the answer is not a gateway's refusals")?;
+    if refusals.is_empty() {
+        println!("nothing was refused since the gateway was started");
+        return Ok(());
+    }
+    let mut table = table();
+    table.set_header(["when", "client", "topic", "why", "bytes", "payload begins with"]);
+    for refused in refusals {
+        let begin: String = text(&refused["payload_hex"]).chars().take(32).collect();
+        table.add_row([
+            refused["at_ms"].as_u64().map(time).unwrap_or_default(),
+            text(&refused["client"]),
+            text(&refused["topic"]),
+            text(&refused["said"]),
+            text(&refused["payload_len"]),
+            begin,
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Asks the gateway's admin interface.
+fn get(ask: &Ask, path: &str) -> Result<Value> {
+    let address = address(ask)?;
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER_MAX))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut response = agent
+        .get(format!("http://{address}{path}"))
+        .call()
+        .with_context(|| format!("no gateway answers on {address}; is it running?"))?;
+    let answer: Value = response
+        .body_mut()
+        .read_json()
+        .with_context(|| format!("{address} does not answer as a gateway does"))?;
+    match answer["error"]["message"].as_str() {
+        Some(message) if !response.status().is_success() => bail!("{address}: {message}"),
+        _ => Ok(answer),
+    }
+}
+
+fn address(ask: &Ask) -> Result<String> {
+    let Some(file) = &ask.config else {
+        return ask.admin.clone().context("neither --config nor --admin");
+    };
+    let config = Config::load(file)?;
+    if config.admin.address.port() != 0 {
+        return Ok(config.admin.address.to_string());
+    }
+    // The running gateway has written down which port it was given.
+    let said = config.spool.folder.join(ADDRESSES_FILE);
+    let said = std::fs::read(&said)
+        .with_context(|| format!("cannot read {}; is the gateway running?", said.display()))?;
+    let said: Value = serde_json::from_slice(&said).context("the file of addresses is no JSON")?;
+    let address = said["admin"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
+    Ok(address.context("the file of addresses names no admin address")?.to_string())
+}
+
+fn json(answer: &Value) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(answer).context("cannot write JSON")?);
+    Ok(())
+}
+
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn sent(uplink: &Value) -> String {
+    let number = |key: &str| uplink[key].as_u64().unwrap_or_default();
+    let (raw, sent, uplinks) = (number("bytes_raw"), number("bytes_sent"), number("uplinks"));
+    if uplinks == 0 {
+        return "nothing".to_owned();
+    }
+    format!(
+        "{uplinks} uplinks in {} segments: {}, compressed to {} ({} bytes for an uplink)",
+        number("segments"),
+        bytes(raw),
+        bytes(sent),
+        sent / uplinks
+    )
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn time(unix_ms: u64) -> String {
+    let timestamp = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    timestamp.map_or_else(|| unix_ms.to_string(), |timestamp| format!("{timestamp:.3}"))
+}
+
+fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}.{} s", ms % 1000 / 100),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let cases = [
+            (0, "0.0 s"),
+            (1_500, "1.5 s"),
+            (61_000, "1 min 1 s"),
+            (7_260_000, "2 h 1 min"),
+            (90_000_000, "1 d 1 h"),
+        ];
+        for (ms, shown) in cases {
+            assert_eq!(duration(ms), shown);
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339_with_milliseconds() {
+        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+    }
+}

@@ -1,0 +1,184 @@
+//! Puts the parts together, and takes them apart in the order that loses nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use weir_contract::Id;
+use weir_contract::subject::Source;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::custody::{Committer, Custody};
+use crate::uplink::Uplink;
+use crate::{admin, facts, journal, mqtt, spool, uplink};
+
+/// Where the addresses are written, in the spool's folder.
+pub const ADDRESSES_FILE: &str = "addresses.json";
+/// For the gateway's own last events to be stored when it goes down.
+const JOURNAL_STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Why the gateway could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Metrics cannot be kept.
+    #[error("cannot set up metrics")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The spool cannot be opened or made.
+    #[error("cannot open the spool")]
+    Spool(#[from] spool::Error),
+    /// A listener, a certificate or a password file.
+    #[error("cannot take devices in")]
+    Mqtt(#[from] mqtt::Error),
+    /// The admin address.
+    #[error("cannot listen for admin requests on {address} (admin.address)")]
+    Admin {
+        /// Which one.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file that says the addresses.
+    #[error("cannot write {}", file.display())]
+    Addresses {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A running gateway. To be taken down by [`Running::shutdown`]; dropped, it ends like a killed process.
+pub struct Running {
+    /// Where it really listens.
+    pub addresses: Addresses,
+    custody: Custody,
+    committer: Committer,
+    listeners: mqtt::Listeners,
+    journal: JoinHandle<()>,
+    journal_stop: oneshot::Sender<()>,
+    uplink: Uplink,
+    drain_max: Duration,
+    addresses_file: PathBuf,
+    _admin: admin::Server,
+}
+
+/// Where a gateway really listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// For MQTT, in the order of the configuration.
+    pub mqtt: Vec<SocketAddr>,
+    /// For admin requests.
+    pub admin: SocketAddr,
+}
+
+/// Starts a gateway on the current runtime.
+///
+/// # Errors
+/// What cannot work is found out here: spool, addresses, certificates. Whether the cloud can be reached is not asked.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    facts::install()?;
+    let clock = Clock::system();
+    let started_ms = clock.unix_ms();
+    let folder = config.spool.folder.clone();
+    let (custody, committer) = spawn_blocking(move || Custody::start(&config.spool, started_ms))
+        .await
+        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+
+    let (journal, entries) = journal::channel();
+    let (journal_stop, stop) = oneshot::channel();
+    let lane: Id = "main".parse().expect("it is a name");
+    let source = Source { site: config.gateway.site, gateway: config.gateway.id, lane };
+    let journal_task =
+        tokio::spawn(journal::run(entries, config.gateway.id, custody.clone(), clock.clone(), stop));
+    let drain_max = Duration::from_millis(config.uplink.drain_ms_max);
+    let uplink =
+        uplink::start(config.uplink, &source, Arc::clone(custody.spool()), journal.clone(), clock.clone());
+    let listeners = mqtt::start(config.mqtt, custody.clone(), journal, clock.clone()).await?;
+
+    let refusals = listeners.refusals();
+    let sources = admin::Sources {
+        site: source.site,
+        gateway: source.gateway,
+        started_ms,
+        clock,
+        custody: custody.clone(),
+        uplink: uplink.status(),
+        refusals: Arc::new(move || json!(refusals.all())),
+    };
+    let address = config.admin.address;
+    let admin = admin::Server::start(address, admin::router(sources))
+        .await
+        .map_err(|source| StartError::Admin { address, source })?;
+
+    let addresses = Addresses { mqtt: listeners.addresses.clone(), admin: admin.address() };
+    let addresses_file = folder.join(ADDRESSES_FILE);
+    tell(&addresses, &addresses_file)
+        .map_err(|source| StartError::Addresses { file: addresses_file.clone(), source })?;
+    tracing::info!(
+        site = %source.site, gateway = %source.gateway, mqtt = ?addresses.mqtt, admin = %addresses.admin,
+        spool = %folder.display(), "the gateway is running"
+    );
+    Ok(Running {
+        addresses,
+        custody,
+        committer,
+        listeners,
+        journal: journal_task,
+        journal_stop,
+        uplink,
+        drain_max,
+        addresses_file,
+        _admin: admin,
+    })
+}
+
+/// Writes the addresses so that a reader sees all of them or none.
+fn tell(addresses: &Addresses, file: &std::path::Path) -> io::Result<()> {
+    let text = json!({ "mqtt": addresses.mqtt, "admin": addresses.admin }).to_string();
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, file)
+}
+
+impl Running {
+    /// Resolves if the disk fails: nothing is acknowledged from then on, and the process has to end.
+    pub async fn failed(&self) -> Arc<spool::Error> {
+        self.custody.failure().await
+    }
+
+    /// Accepts nothing more, stores what has been taken, tries for a while to deliver it, and closes.
+    ///
+    /// # Errors
+    /// The disk has failed: what was not acknowledged is still with the devices.
+    pub async fn shutdown(self) -> Result<(), Arc<spool::Error>> {
+        tracing::info!("going down: no more connections; storing and delivering what was taken");
+        self.listeners.shutdown().await;
+        // If the journal has gone, there is nobody to tell.
+        let _ = self.journal_stop.send(());
+        if timeout(JOURNAL_STOP_MAX, self.journal).await.is_err() {
+            tracing::warn!("the gateway's own last events found no room in the spool");
+        }
+        let spool = self.custody.spool();
+        let delivered = self.uplink.drain(spool.next_number(), self.drain_max).await;
+        let waiting = spool.next_number().saturating_sub(spool.delivered().number);
+        drop(self.uplink);
+        let stopped = spawn_blocking(move || self.committer.stop()).await;
+        let _ = std::fs::remove_file(&self.addresses_file);
+        if delivered {
+            tracing::info!("everything is in the stream; bye");
+        } else {
+            tracing::info!(
+                waiting,
+                "what is not in the stream is on disk, and will be sent after the next start; bye"
+            );
+        }
+        stopped.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+}
