@@ -1,9 +1,43 @@
 //! Folds the log into the store.
+//!
+//! Pure, tested as plain functions:
+//! - [`runs`]: sets of numbers as ranges: what has arrived, and so what has not;
+//! - [`beginning`]: the order of a device's boots;
+//! - [`registers`]: what the events of one boot tell of the device's state;
+//! - [`boot`]: the fold itself, an uplink into what is known of a boot;
+//! - [`device`]: the state of a device, its boots laid over each other.
+//!
+//! None of it does IO or reads a clock, and none of it depends on the order in which uplinks arrive.
+//!
+//! [`run`] is the loop around it: one task reads the log, one thread opens messages, one thread folds and writes
+//! ([`pipeline`]). The channels between them are bounded; a slow disk slows the reading down, and the log keeps the rest.
 
+pub mod beginning;
+pub mod bench;
+pub mod boot;
+pub mod device;
+mod facts;
+mod pipeline;
+pub mod registers;
+pub mod runs;
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context};
 use tokio::sync::watch;
+use tracing::{info, warn};
 
-use crate::log;
+use crate::log::provision::Difference;
+use crate::log::reading::Reading;
+use crate::log::{self, Error as LogError};
 use crate::store::{self, Store};
+use pipeline::{Pipeline, WriterGone};
+
+/// First wait before trying again.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before trying again.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// How far the projection has come, for status, readiness and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,10 +63,13 @@ pub enum Error {
     /// The store failed. What is in it is whole, but nothing more can be written: end, and start again.
     #[error("the projection cannot write to its store")]
     Store(#[from] store::Error),
+    /// A thread cannot be started, or has no memory.
+    #[error("the projection cannot start")]
+    Start(#[source] std::io::Error),
 }
 
 /// Reads the log from the store's position and folds it into the store, until `stop` becomes true.
-/// What is being folded then is committed first.
+/// What has been read by then is committed first.
 ///
 /// # Errors
 /// Only if the store fails.
@@ -43,7 +80,99 @@ pub async fn run(
     progress: watch::Sender<Progress>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let _ = (nats, stream, store, progress);
-    let _ = stop.wait_for(|stop| *stop).await;
-    Ok(())
+    let pipeline = Pipeline::start(store, progress.clone())?;
+    let mut reader = Reader {
+        context: jetstream::new(nats),
+        stream,
+        progress,
+        differences: Vec::new(),
+        backoff: BACKOFF_MIN,
+    };
+    tokio::select! {
+        // The writer is gone only if it has failed, which its end tells.
+        WriterGone = reader.read_for_ever(&pipeline) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    pipeline.end().await
+}
+
+/// Reads the log, for ever.
+struct Reader {
+    context: Context,
+    stream: log::Config,
+    progress: watch::Sender<Progress>,
+    /// What has been told of them already.
+    differences: Vec<Difference>,
+    backoff: Duration,
+}
+
+impl Reader {
+    async fn read_for_ever(&mut self, pipeline: &Pipeline) -> WriterGone {
+        loop {
+            let trouble = match self.read(pipeline).await {
+                Ok(gone) => return gone,
+                Err(trouble) => trouble,
+            };
+            let text = in_full(&trouble);
+            facts::not_reading();
+            self.progress.send_modify(|progress| {
+                if progress.trouble.as_ref() != Some(&text) {
+                    warn!(error = %text, "the log cannot be read at the moment; trying again");
+                }
+                progress.reading = false;
+                progress.trouble = Some(text);
+            });
+            tokio::time::sleep(self.backoff).await;
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// One reading, to its end. Begins behind what is committed: what was read before and is still on its way to the store
+    /// gets there first.
+    async fn read(&mut self, pipeline: &Pipeline) -> Result<WriterGone, LogError> {
+        let position = match pipeline.settle().await {
+            Ok(position) => position,
+            Err(gone) => return Ok(gone),
+        };
+        let mut reading = Reading::begin(&self.context, &self.stream, position.as_ref()).await?;
+        self.tell(&reading);
+        if let Err(gone) = pipeline.begin(&reading).await {
+            return Ok(gone);
+        }
+        loop {
+            let message = reading.next().await?;
+            self.backoff = BACKOFF_MIN;
+            if let Err(gone) = pipeline.fold(message).await {
+                return Ok(gone);
+            }
+        }
+    }
+
+    fn tell(&mut self, reading: &Reading) {
+        facts::reading();
+        let (from, found) = (reading.resume.next, reading.resume.found);
+        if reading.is_alarming() {
+            warn!(from, last = reading.stream_last, "{found}");
+        } else {
+            info!(from, last = reading.stream_last, "{found}");
+        }
+        if self.differences != reading.differences {
+            self.differences.clone_from(&reading.differences);
+            for difference in &self.differences {
+                warn!("{difference}");
+            }
+        }
+    }
+}
+
+/// An error with its causes.
+fn in_full(error: &LogError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,0 +1,181 @@
+//! When a device's boots began, and so in which order its events happened.
+//!
+//! Events of a device are ordered by (when their boot began, seq), never by arrival: an older boot may arrive later through
+//! another gateway. What is known of a boot's beginning only ever grows by taking the least of what was told, so it does not
+//! depend on the order in which it was told.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_contract::uplink::Header;
+
+/// Most boots remembered as the one that sent an older boot's events. The least numbers are kept, whatever came first.
+pub const VIAS_MAX: usize = 8;
+
+/// What the uplinks of a boot tell of its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beginning {
+    /// Unix milliseconds at the boot's zero by the device's own clock, the least it told.
+    pub device_ms: Option<u64>,
+    /// The least `received − now`: an upper bound, the nearer the faster an uplink travelled.
+    pub gateway_ms: Option<u64>,
+    /// The least time of receipt: an upper bound for want of anything better.
+    pub received_ms: Option<u64>,
+    /// Later boots that sent events of this one, ascending, at most [`VIAS_MAX`].
+    pub vias: Vec<u64>,
+}
+
+impl Beginning {
+    /// Learns from an uplink with `header` that was received at `received_ms`.
+    pub fn learn(&mut self, header: &Header, received_ms: u64) {
+        least(&mut self.device_ms, header.epoch);
+        least(&mut self.gateway_ms, header.now.map(|now| received_ms.saturating_sub(now)));
+        least(&mut self.received_ms, Some(received_ms));
+        if let (None, Some(via)) = (header.now, header.via)
+            && let Err(place) = self.vias.binary_search(&via)
+        {
+            self.vias.insert(place, via);
+            self.vias.truncate(VIAS_MAX);
+        }
+    }
+
+    /// Unix milliseconds of the beginning, if the device or a gateway knows.
+    pub fn known_ms(&self) -> Option<u64> {
+        self.device_ms.or(self.gateway_ms)
+    }
+}
+
+fn least(known: &mut Option<u64>, told: Option<u64>) {
+    *known = match (*known, told) {
+        (Some(known), Some(told)) => Some(known.min(told)),
+        (known, told) => known.or(told),
+    };
+}
+
+/// Where a boot stands among the boots of its device; lesser is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    ms: u64,
+    /// A boot of unknown time stands just before the one that sent its events: one step, or several in a chain.
+    steps_before: Reverse<u32>,
+}
+
+/// The boots of one device, oldest first. Those that cannot be told apart in time are ordered by their number.
+pub fn in_order<'a>(boots: impl IntoIterator<Item = (u64, &'a Beginning)>) -> Vec<u64> {
+    let boots: BTreeMap<u64, &Beginning> = boots.into_iter().collect();
+    let mut ranks = Ranks { boots: &boots, known: BTreeMap::new() };
+    let mut order: Vec<(Rank, u64)> = boots.keys().map(|&boot| (ranks.of(boot), boot)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, boot)| boot).collect()
+}
+
+struct Ranks<'a> {
+    boots: &'a BTreeMap<u64, &'a Beginning>,
+    known: BTreeMap<u64, Rank>,
+}
+
+impl Ranks<'_> {
+    /// The rank of `boot`. Follows the chain of boots that sent one another, without recursion: a device decides how long
+    /// that chain is, and may even close it to a ring.
+    fn of(&mut self, boot: u64) -> Rank {
+        let mut chain = vec![boot];
+        let mut on_chain = BTreeSet::from([boot]);
+        while let Some(&last) = chain.last() {
+            if self.known.contains_key(&last) {
+                chain.pop();
+                continue;
+            }
+            let Some(beginning) = self.boots.get(&last) else { break };
+            let to_rank_first = beginning.vias.iter().find(|via| {
+                self.boots.contains_key(via) && !self.known.contains_key(via) && !on_chain.contains(via)
+            });
+            match to_rank_first {
+                Some(&via) if beginning.known_ms().is_none() => {
+                    chain.push(via);
+                    on_chain.insert(via);
+                }
+                _ => {
+                    self.known.insert(last, self.rank(beginning));
+                }
+            }
+        }
+        self.known.get(&boot).copied().unwrap_or(Rank { ms: u64::MAX, steps_before: Reverse(0) })
+    }
+
+    fn rank(&self, beginning: &Beginning) -> Rank {
+        let at = |ms| Rank { ms, steps_before: Reverse(0) };
+        let before =
+            |rank: &Rank| Rank { ms: rank.ms, steps_before: Reverse(rank.steps_before.0.saturating_add(1)) };
+        if let Some(ms) = beginning.known_ms() {
+            return at(ms);
+        }
+        let before_its_vias = beginning.vias.iter().filter_map(|via| self.known.get(via)).map(before).min();
+        before_its_vias.unwrap_or_else(|| at(beginning.received_ms.unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_contract::uplink::Header;
+
+    use super::{Beginning, VIAS_MAX, in_order};
+
+    fn sent(now: Option<u64>, epoch: Option<u64>, via: Option<u64>) -> Header {
+        Header { boot: 0, now, epoch, via }
+    }
+
+    fn learnt(uplinks: &[(Header, u64)]) -> Beginning {
+        let mut beginning = Beginning::default();
+        for (header, received_ms) in uplinks {
+            beginning.learn(header, *received_ms);
+        }
+        beginning
+    }
+
+    #[test]
+    fn the_devices_clock_goes_before_the_least_estimate_of_the_gateways() {
+        let by_gateways = [(sent(Some(100), None, None), 10_300), (sent(Some(900), None, None), 11_000)];
+        assert_eq!(learnt(&by_gateways).known_ms(), Some(10_100));
+        let by_device = learnt(&[by_gateways[0], (sent(Some(950), Some(10_050), None), 11_500)]);
+        assert_eq!(by_device.known_ms(), Some(10_050));
+    }
+
+    #[test]
+    fn what_is_known_does_not_depend_on_the_order_it_was_told_in() {
+        let mut uplinks: Vec<(Header, u64)> = (0..20)
+            .map(|i| (sent(None, (i % 3 == 0).then_some(500 + i), Some(100 - i)), 1_000 + (i * 7) % 11))
+            .collect();
+        let forwards = learnt(&uplinks);
+        uplinks.reverse();
+        assert_eq!(learnt(&uplinks), forwards);
+        assert_eq!(forwards.vias.len(), VIAS_MAX);
+    }
+
+    #[test]
+    fn an_older_boot_stands_just_before_the_one_that_sent_it() {
+        let current = learnt(&[(sent(Some(0), None, None), 5_000)]);
+        let earlier = learnt(&[(sent(Some(0), None, None), 4_999)]);
+        // 7 was sent by 6, 6 by the current boot 5: later received, yet older.
+        let sent_by_5 = learnt(&[(sent(None, None, Some(5)), 9_000)]);
+        let sent_by_6 = learnt(&[(sent(None, None, Some(6)), 9_001)]);
+        assert_eq!(in_order([(5, &current), (6, &sent_by_5), (7, &sent_by_6), (9, &earlier)]), [9, 7, 6, 5]);
+    }
+
+    #[test]
+    fn boots_that_say_they_sent_each_other_still_have_one_order() {
+        let a = learnt(&[(sent(None, None, Some(2)), 100)]);
+        let b = learnt(&[(sent(None, None, Some(1)), 50)]);
+        let itself = learnt(&[(sent(None, None, Some(3)), 70)]);
+        let order = in_order([(1, &a), (2, &b), (3, &itself)]);
+        assert_eq!(order, in_order([(3, &itself), (2, &b), (1, &a)]));
+        assert_eq!(order.len(), 3);
+    }
+
+    #[test]
+    fn a_boot_of_which_nothing_is_known_stands_where_it_was_received() {
+        let known = learnt(&[(sent(Some(10), None, None), 1_010)]);
+        let unknown = learnt(&[(sent(None, None, None), 900)]);
+        let sent_by_a_stranger = learnt(&[(sent(None, None, Some(77)), 2_000)]);
+        assert_eq!(in_order([(1, &known), (2, &unknown), (3, &sent_by_a_stranger)]), [2, 1, 3]);
+    }
+}
