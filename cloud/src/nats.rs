@@ -16,7 +16,7 @@ pub struct Config {
     /// Servers of one cluster, tried in turn: `nats://host:port`, or `tls://host:port`.
     pub servers: Vec<String>,
     /// A `.creds` file (JWT and seed), if the servers ask for one.
-    pub credentials: Option<PathBuf>,
+    pub credentials_file: Option<PathBuf>,
     /// Longest wait for a connection to one server.
     pub connect_timeout_ms: u64,
     /// Longest wait for the answer to one request.
@@ -32,8 +32,8 @@ pub struct Tls {
     /// PEM file of the authority that signed the servers' certificates; the system's authorities if absent.
     pub ca: Option<PathBuf>,
     /// PEM file of our own certificate, if the servers ask for one. Goes with `key`.
-    pub cert: Option<PathBuf>,
-    /// PEM file of the key of `cert`.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of the key of `certificate`.
     pub key: Option<PathBuf>,
     /// Never talk to a server without TLS, whatever it offers.
     pub required: bool,
@@ -43,7 +43,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             servers: vec!["nats://127.0.0.1:4222".to_owned()],
-            credentials: None,
+            credentials_file: None,
             connect_timeout_ms: 5_000,
             request_timeout_ms: 5_000,
             tls: Tls::default(),
@@ -66,12 +66,12 @@ impl Config {
         }
         within("nats.connect_timeout_ms", self.connect_timeout_ms, 100, 600_000)?;
         within("nats.request_timeout_ms", self.request_timeout_ms, 100, 600_000)?;
-        match (&self.tls.cert, &self.tls.key) {
+        match (&self.tls.certificate, &self.tls.key) {
             (Some(cert), None) => {
-                Err(Invalid::new("nats.tls.cert", cert.display(), "only together with nats.tls.key"))
+                Err(Invalid::new("nats.tls.certificate", cert.display(), "only together with nats.tls.key"))
             }
             (None, Some(key)) => {
-                Err(Invalid::new("nats.tls.key", key.display(), "only together with nats.tls.cert"))
+                Err(Invalid::new("nats.tls.key", key.display(), "only together with nats.tls.certificate"))
             }
             _ => Ok(()),
         }
@@ -82,7 +82,7 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The credentials file cannot be read.
-    #[error("nats.credentials: cannot read {}", file.display())]
+    #[error("nats.credentials_file: cannot read {}", file.display())]
     Credentials {
         /// The file of the setting.
         file: PathBuf,
@@ -112,7 +112,7 @@ pub async fn connect(config: &Config) -> Result<Client, Error> {
             trouble.tell(&event);
             async {}
         });
-    if let Some(file) = &config.credentials {
+    if let Some(file) = &config.credentials_file {
         let text = tokio::fs::read_to_string(file)
             .await
             .map_err(|source| Error::Credentials { file: file.clone(), source })?;
@@ -122,7 +122,7 @@ pub async fn connect(config: &Config) -> Result<Client, Error> {
     if let Some(ca) = &config.tls.ca {
         options = options.add_root_certificates(ca.clone());
     }
-    if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
+    if let (Some(cert), Some(key)) = (&config.tls.certificate, &config.tls.key) {
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
     if config.tls.required {

@@ -34,7 +34,8 @@ fn the_explained_file_is_valid_and_leaves_no_setting_out() {
         .filter_map(|line| line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key))
         .collect();
     let defaults = toml::Table::try_from(Config::default()).expect("a configuration is a table");
-    let mut keys = vec!["credentials".to_owned(), "ca".to_owned(), "cert".to_owned(), "key".to_owned()];
+    let mut keys =
+        vec!["credentials_file".to_owned(), "ca".to_owned(), "certificate".to_owned(), "key".to_owned()];
     collect_keys(&defaults, &mut keys);
     for key in keys {
         assert!(explained.contains(&key.as_str()), "deploy/cloud.toml does not explain `{key}`");
@@ -79,8 +80,8 @@ fn a_value_out_of_range_is_named_with_the_range() {
 
 #[test]
 fn a_certificate_goes_with_its_key() {
-    let said = load("[nats.tls]\ncert = \"/c.pem\"\n").expect_err("no key");
-    assert!(said.contains("nats.tls.cert") && said.contains("together with nats.tls.key"), "{said}");
+    let said = load("[nats.tls]\ncertificate = \"/c.pem\"\n").expect_err("no key");
+    assert!(said.contains("nats.tls.certificate") && said.contains("together with nats.tls.key"), "{said}");
 }
 
 #[test]
