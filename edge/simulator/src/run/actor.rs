@@ -1,0 +1,452 @@
+//! One simulated device: carries bytes and time between a [`Device`] and its [`Link`], and does to it what can go wrong.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use fastrand::Rng;
+use rumqttc::Transport;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+use weir_contract::body::Outcome;
+use weir_contract::time::Time;
+use weir_contract::{Id, topic};
+use weir_device::{Action, Config, Device, Emitted, Token};
+
+use super::Fleet;
+use super::faults::{Clock, Fault, FaultPlan};
+use super::link::{Link, Told};
+use super::profile::{Observation, Observer};
+use crate::manifest::{BootEntry, DeviceEntry};
+
+/// Uplinks in flight at most, whatever is asked for.
+pub(super) const WINDOW: usize = 16;
+/// Outboxes of earlier boots that a device can carry. Power is not cut while all are in use.
+const EARLIER: usize = 4;
+/// Events emitted at most before the connection is looked after again.
+const EMITTED_AT_ONCE_MAX: u64 = 256;
+const WAIT_MS_MAX: u64 = 60_000;
+
+type SimDevice = Device<Box<[u8]>, WINDOW, EARLIER>;
+
+/// What the whole fleet is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Events, faults.
+    Running,
+    /// No new events, no faults: everything kept is to be acknowledged.
+    Draining,
+    /// Stop now.
+    Stopped,
+}
+
+/// A device and all around it.
+pub(super) struct Actor {
+    fleet: Arc<Fleet>,
+    id: Id,
+    topic: String,
+    rng: Rng,
+    observer: Observer,
+    faults: FaultPlan,
+    device: SimDevice,
+    clock: Clock,
+    powered_at: Instant,
+    link: Option<Link>,
+    transport: Transport,
+    next_event: Schedule,
+    next_fault: Option<(Instant, Fault)>,
+    reason: Option<&'static str>,
+    /// The greatest number of each boot, in order of boots.
+    numbers: Vec<(u64, u32)>,
+    /// When each uplink that is not acknowledged was first published.
+    published_at: HashMap<Token, Instant>,
+    buffer: Vec<u8>,
+}
+
+/// Events at even intervals, as long as the power is on.
+struct Schedule {
+    next: Instant,
+    interval: Duration,
+    left: u64,
+}
+
+impl Actor {
+    pub(super) fn new(
+        fleet: Arc<Fleet>,
+        number: usize,
+        id: Id,
+        transport: Transport,
+        started: Instant,
+    ) -> Self {
+        let options = &fleet.options;
+        let mut rng = Rng::with_seed(options.seed.wrapping_add(1 + number as u64));
+        let mut faults = FaultPlan::new(options.faults, rng.fork());
+        let clock = faults.clock();
+        let interval = fleet.interval();
+        let phase = interval.mul_f64(number as f64 / options.devices as f64);
+        let next_event = Schedule { next: started + phase, interval, left: options.events_per_device };
+        let next_fault = next_fault(&mut faults, started);
+        // Not all of them knock at the same moment.
+        let connect_at = number as u64 * 1000 / super::CONNECTS_PER_S;
+        let (boot, device) = power_up(&fleet, id, connect_at, &mut rng);
+        Self {
+            topic: topic::events(&id).to_string(),
+            observer: Observer::new(options.profile, options.body_bytes, rng.fork()),
+            faults,
+            device,
+            clock,
+            powered_at: started,
+            link: None,
+            transport,
+            next_event,
+            next_fault,
+            reason: Some("power-on"),
+            numbers: vec![(boot, 0)],
+            published_at: HashMap::new(),
+            buffer: vec![0; fleet.uplink_len_max()],
+            rng,
+            id,
+            fleet,
+        }
+    }
+
+    /// Lives until the fleet stops, or has drained. Tells what it emitted.
+    pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) -> DeviceEntry {
+        loop {
+            let now_phase = *phase.borrow_and_update();
+            match now_phase {
+                Phase::Running => {
+                    self.emit_what_is_due();
+                    self.suffer_what_is_due().await;
+                }
+                Phase::Draining => {
+                    self.device.flush();
+                    if self.device.is_drained() {
+                        break;
+                    }
+                }
+                Phase::Stopped => break,
+            }
+            let wake = self.act(now_phase);
+            let told = async {
+                match &mut self.link {
+                    Some(link) => link.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                told = told => self.hear(told),
+                () = sleep_until(wake) => {}
+                changed = phase.changed() => if changed.is_err() { break },
+            }
+        }
+        if let Some(link) = self.link.take() {
+            link.disconnect().await;
+        }
+        self.entry()
+    }
+
+    /// Milliseconds since boot, by the device's clock.
+    fn now(&self) -> u64 {
+        let elapsed_ms = self.powered_at.elapsed().as_secs_f64() * 1000.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and `as` saturates"
+        )]
+        let now = (elapsed_ms * self.clock.rate) as u64;
+        now
+    }
+
+    fn is_powered(&self) -> bool {
+        self.powered_at <= Instant::now()
+    }
+
+    fn emit_what_is_due(&mut self) {
+        for _ in 0..EMITTED_AT_ONCE_MAX {
+            if !self.is_powered() || !self.next_event.take_due() {
+                return;
+            }
+            let now = self.now();
+            let Observation { kind, version, body } = match self.reason.take() {
+                Some(reason) => self.observer.started(reason),
+                None => self.observer.observe(),
+            };
+            let emitted = self.device.emit_raw(now, &kind, version, &body);
+            self.count(emitted);
+        }
+    }
+
+    fn count(&mut self, emitted: Emitted) {
+        let stats = &self.fleet.stats;
+        match emitted {
+            Emitted::Kept(_) => stats.emitted.fetch_add(1, Relaxed),
+            Emitted::Lost(_) => {
+                stats.lost.fetch_add(1, Relaxed);
+                stats.emitted.fetch_add(1, Relaxed)
+            }
+            Emitted::Exhausted => 0,
+        };
+        self.note_numbers();
+    }
+
+    /// Numbers are given by emitting, and by polling, which may tell of a loss.
+    fn note_numbers(&mut self) {
+        for outbox in self.device.outboxes() {
+            if let Some(known) = self.numbers.iter_mut().rev().find(|known| known.0 == outbox.boot()) {
+                known.1 = outbox.last();
+            }
+        }
+    }
+
+    async fn suffer_what_is_due(&mut self) {
+        let Some((at, fault)) = self.next_fault else { return };
+        if Instant::now() < at || !self.is_powered() {
+            return;
+        }
+        self.next_fault = next_fault(&mut self.faults, Instant::now());
+        self.suffer(fault).await;
+    }
+
+    async fn suffer(&mut self, fault: Fault) {
+        let stats = &self.fleet.stats;
+        if fault == Fault::Boot {
+            if self.device.outboxes().filter(|outbox| !outbox.is_empty()).count() <= EARLIER {
+                stats.boots.fetch_add(1, Relaxed);
+                self.cut_power();
+            }
+            return;
+        }
+        let Some(link) = self.link.take() else { return };
+        match fault {
+            Fault::Reconnect => {
+                stats.reconnects.fetch_add(1, Relaxed);
+                link.disconnect().await;
+            }
+            Fault::Silence => {
+                stats.silences.fetch_add(1, Relaxed);
+                link.fall_silent();
+            }
+            Fault::Drop | Fault::Boot => {
+                stats.drops.fetch_add(1, Relaxed);
+                drop(link);
+            }
+        }
+        self.lost_connection();
+    }
+
+    fn cut_power(&mut self) {
+        if self.link.take().is_some() && self.device.is_connected() {
+            self.fleet.stats.connected.fetch_sub(1, Relaxed);
+        }
+        self.published_at.clear();
+        let off = Duration::from_millis(self.faults.power_off_ms());
+        self.powered_at = Instant::now() + off;
+        self.next_event.pause_until(self.powered_at);
+        let (boot, device) = power_up(&self.fleet, self.id, 0, &mut self.rng);
+        let before = std::mem::replace(&mut self.device, device);
+        for outbox in before.power_off() {
+            self.device.carry(outbox).ok().expect("counted before the power was cut");
+        }
+        self.numbers.push((boot, 0));
+        self.reason = Some("power-cut");
+    }
+
+    /// Does what the device wants done; returns when to come back if nothing happens before.
+    fn act(&mut self, phase: Phase) -> Instant {
+        if !self.is_powered() {
+            return self.powered_at;
+        }
+        let wait_ms = loop {
+            let now = self.now();
+            match self.device.poll(now, &mut self.buffer) {
+                Action::Wait(until) => break until.map_or(WAIT_MS_MAX, |until| until.saturating_sub(now)),
+                Action::Connect => self.connect(),
+                Action::Subscribe => {
+                    if let Some(link) = &mut self.link {
+                        link.subscribe(&self.id);
+                    }
+                }
+                Action::Publish(publish) => {
+                    let (token, again, len) = (publish.token, publish.again, publish.payload.len());
+                    let twice = self.faults.duplicates();
+                    if let Some(link) = &mut self.link {
+                        link.publish(&self.topic, publish.payload, Some(token));
+                        if twice {
+                            link.publish(&self.topic, publish.payload, None);
+                        }
+                    }
+                    self.count_publish(token, again, twice, len);
+                }
+            }
+        };
+        self.note_numbers();
+        let mut wake = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
+        if phase == Phase::Running {
+            let due = [self.next_event.due(), self.next_fault.map(|fault| fault.0)];
+            wake = due.into_iter().flatten().fold(wake, Instant::min);
+        }
+        wake
+    }
+
+    fn connect(&mut self) {
+        let login = self.fleet.options.target.login(&self.id);
+        self.link = Some(Link::connect(&self.fleet.link, &self.id, self.transport.clone(), login));
+    }
+
+    fn count_publish(&mut self, token: Token, again: bool, twice: bool, len: usize) {
+        let stats = &self.fleet.stats;
+        stats.published.fetch_add(1, Relaxed);
+        stats.duplicates.fetch_add(u64::from(twice), Relaxed);
+        stats.published_bytes.fetch_add(len as u64, Relaxed);
+        stats.again.fetch_add(u64::from(again), Relaxed);
+        self.published_at.entry(token).or_insert_with(Instant::now);
+    }
+
+    fn hear(&mut self, told: Told) {
+        match told {
+            Told::Connected => {
+                self.device.connected();
+                let stats = &self.fleet.stats;
+                stats.connects.fetch_add(1, Relaxed);
+                stats.connected.fetch_add(1, Relaxed);
+            }
+            Told::Ended(why) => {
+                debug!(device = %self.id, why, "connection ended");
+                self.fleet.stats.trouble(&why);
+                self.link = None;
+                self.lost_connection();
+            }
+            Told::Acknowledged(token) => {
+                if let Some(acknowledged) = self.device.acknowledged(token) {
+                    let stats = &self.fleet.stats;
+                    stats.acknowledged.fetch_add(u64::from(acknowledged.events()), Relaxed);
+                    stats.acknowledged_uplinks.fetch_add(1, Relaxed);
+                    if let Some(published_at) = self.published_at.remove(&token) {
+                        stats.record_latency(published_at.elapsed());
+                    }
+                }
+            }
+            Told::Message { topic, payload } => self.receive(&topic, &payload),
+        }
+    }
+
+    fn lost_connection(&mut self) {
+        if self.device.is_connected() {
+            self.fleet.stats.connected.fetch_sub(1, Relaxed);
+        }
+        let now = self.now();
+        self.device.disconnected(now);
+    }
+
+    fn receive(&mut self, topic: &str, payload: &[u8]) {
+        let now = self.now();
+        if topic.ends_with("/time") && self.clock != Clock::default() {
+            return self.hear_time_wrong(now, payload);
+        }
+        match self.device.received(now, topic, payload) {
+            Ok(None) => {}
+            Ok(Some(command)) => {
+                self.fleet.stats.commands.fetch_add(1, Relaxed);
+                let emitted = self.device.answer(now, command.id, Outcome::Completed, None, None);
+                self.count(emitted);
+            }
+            Err(error) => warn!(device = %self.id, topic, %error, "cannot read a message of the gateway"),
+        }
+    }
+
+    fn hear_time_wrong(&mut self, now: u64, payload: &[u8]) {
+        if !self.clock.deaf
+            && let Ok(Time { unix_ms }) = Time::read(payload)
+        {
+            self.device.time_is(now, unix_ms.saturating_add_signed(self.clock.told_off_by_ms));
+        }
+    }
+
+    /// What it emitted, and what of it was not acknowledged in the end.
+    fn entry(&self) -> DeviceEntry {
+        let mut unacknowledged: BTreeMap<u64, Vec<[u32; 2]>> = BTreeMap::new();
+        for outbox in self.device.outboxes() {
+            let uncovered = outbox.uncovered().map(|(from, to)| [from, to]);
+            let uncovered_len = uncovered.map_or(0, |[from, to]| u64::from(to - from) + 1);
+            self.fleet.stats.uncovered.fetch_add(uncovered_len, Relaxed);
+            unacknowledged.insert(outbox.boot(), runs(outbox.kept()).into_iter().chain(uncovered).collect());
+        }
+        let boots = self.numbers.iter().filter(|(_, last)| *last > 0);
+        let boots = boots.map(|&(boot, emitted)| BootEntry {
+            boot,
+            emitted,
+            unacknowledged: unacknowledged.remove(&boot).unwrap_or_default(),
+        });
+        DeviceEntry { device: self.id.to_string(), boots: boots.collect() }
+    }
+}
+
+impl Schedule {
+    /// When the next event is due; `None` if there will be none.
+    fn due(&self) -> Option<Instant> {
+        (self.left > 0).then_some(self.next)
+    }
+
+    /// Whether an event is due now; it is taken as emitted.
+    fn take_due(&mut self) -> bool {
+        let due = self.due().is_some_and(|due| due <= Instant::now());
+        if due {
+            self.next += self.interval;
+            self.left -= 1;
+        }
+        due
+    }
+
+    /// Nothing is observed without power, and nothing is made up for afterwards.
+    fn pause_until(&mut self, time: Instant) {
+        self.next = self.next.max(time);
+    }
+}
+
+fn next_fault(faults: &mut FaultPlan, now: Instant) -> Option<(Instant, Fault)> {
+    faults.next().map(|(wait_ms, fault)| (now + Duration::from_millis(wait_ms), fault))
+}
+
+/// A boot's number is drawn anew at each power-up, as devices without memory of their own do.
+fn power_up(fleet: &Fleet, id: Id, connect_at: u64, rng: &mut Rng) -> (u64, SimDevice) {
+    let options = &fleet.options;
+    let boot = rng.u64(..);
+    let config = Config {
+        window: options.window,
+        uplink_events_max: options.batch,
+        uplink_len_max: fleet.uplink_len_max(),
+        linger_ms: options.linger_ms,
+        connect_at,
+        backoff_ms_min: 200,
+        backoff_ms_max: 5000,
+        ..Config::new(id)
+    };
+    let memory = vec![0; options.outbox_bytes].into_boxed_slice();
+    (boot, Device::new(config, boot, memory, rng.u64(..)))
+}
+
+/// Ascending numbers as runs `[from, to]`.
+fn runs(numbers: impl Iterator<Item = u32>) -> Vec<[u32; 2]> {
+    let mut runs: Vec<[u32; 2]> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some([_, to]) if *to + 1 == number => *to = number,
+            _ => runs.push([number, number]),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_as_runs() {
+        assert_eq!(runs([1, 2, 3, 7, 9, 10].into_iter()), [[1, 3], [7, 7], [9, 10]]);
+        assert!(runs(std::iter::empty()).is_empty());
+    }
+}
