@@ -177,12 +177,12 @@ struct Course {
 ///
 /// # Errors
 /// [`Error`] if it could not begin. Whatever goes wrong later is in the summary.
-pub fn run(options: LoadOptions) -> Result<(Manifest, Summary), Error> {
-    check(&options)?;
+pub fn run(options: &LoadOptions) -> Result<(Manifest, Summary), Error> {
+    check(options)?;
     let gateway = resolve(&options.target)?;
     let shared = Arc::new(Shared::new(options.uplinks.is_some()));
     let started = Instant::now();
-    let clients = clients(&options);
+    let clients = clients(options);
     let payload_bytes = clients.first().map_or(0, |connection| connection.1);
     let mut workers = Vec::new();
     let mut connections: Vec<Connection> = clients.into_iter().map(|client| client.0).collect();
@@ -196,7 +196,7 @@ pub fn run(options: LoadOptions) -> Result<(Manifest, Summary), Error> {
         let thread = std::thread::Builder::new().name("load".into()).spawn(move || worker.run());
         workers.push(thread.map_err(|source| Error::System { what: "a thread", source })?);
     }
-    let course = conduct(&options, &shared, started, || workers.iter().all(|worker| worker.is_finished()));
+    let course = conduct(options, &shared, started, || workers.iter().all(|worker| worker.is_finished()));
     shared.quit.store(true, Relaxed);
     let reports = workers
         .into_iter()
@@ -208,7 +208,7 @@ pub fn run(options: LoadOptions) -> Result<(Manifest, Summary), Error> {
     if course.connect >= CONNECT_WAIT && shared.acknowledged.load(Relaxed) == 0 && !options.idle {
         return Err(Error::NotConnected { gateway, why: shared.last_trouble() });
     }
-    let summary = Summary::new(&options, &shared, &course, payload_bytes, &reports);
+    let summary = Summary::new(options, &shared, &course, payload_bytes, &reports);
     Ok((manifest(reports), summary))
 }
 

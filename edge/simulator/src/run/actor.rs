@@ -22,7 +22,7 @@ use super::profile::{Observation, Observer};
 use crate::manifest::{BootEntry, DeviceEntry};
 
 /// Uplinks in flight at most, whatever is asked for.
-pub(super) const WINDOW: usize = 16;
+const WINDOW: usize = super::WINDOW_MAX as usize;
 /// Outboxes of earlier boots that a device can carry. Power is not cut while all are in use.
 const EARLIER: usize = 4;
 /// Events emitted at most before the connection is looked after again.
@@ -248,7 +248,7 @@ impl Actor {
         let (boot, device) = power_up(&self.fleet, self.id, 0, &mut self.rng);
         let before = std::mem::replace(&mut self.device, device);
         for outbox in before.power_off() {
-            self.device.carry(outbox).ok().expect("counted before the power was cut");
+            self.device.carry(outbox).expect("counted before the power was cut");
         }
         self.numbers.push((boot, 0));
         self.reason = Some("power-cut");

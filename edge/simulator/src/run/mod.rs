@@ -46,8 +46,8 @@ pub struct RunOptions {
     /// How many devices
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = parse_devices)]
     pub devices: usize,
-    /// Events per second, all devices together
-    #[arg(long, value_name = "R", default_value_t = 100.0, value_parser = parse_rate)]
+    /// Events per second of each device
+    #[arg(long, value_name = "R", default_value_t = 10.0, value_parser = parse_rate)]
     pub rate: f64,
     /// How long devices emit events; then they only deliver what they have
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = parse_seconds)]
@@ -62,7 +62,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "MS", default_value_t = 1000)]
     pub linger_ms: u64,
     /// Uplinks a device publishes before it waits for an acknowledgement
-    #[arg(long, value_name = "W", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=WINDOW_MAX))]
+    #[arg(long, value_name = "W", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=i64::from(WINDOW_MAX)))]
     pub window: u16,
     /// What the devices observe
     #[arg(long, value_enum, default_value_t = Profile::Numeric)]
@@ -100,8 +100,8 @@ pub struct RunOptions {
     pub json: bool,
 }
 
-const WINDOW_MAX: i64 = 16;
-const _: () = assert!(actor::WINDOW == WINDOW_MAX as usize);
+/// The greatest `--window`.
+const WINDOW_MAX: u16 = 16;
 
 fn parse_devices(text: &str) -> Result<usize, String> {
     let devices = text.parse().map_err(|_| "not a number")?;
@@ -110,7 +110,7 @@ fn parse_devices(text: &str) -> Result<usize, String> {
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number")?;
-    if rate > 0.0 && rate <= 1e7 { Ok(rate) } else { Err("above 0, at most 10000000".into()) }
+    if (1e-6..=1e6).contains(&rate) { Ok(rate) } else { Err("from 0.000001 to 1000000".into()) }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -156,7 +156,7 @@ struct Fleet {
 impl Fleet {
     /// Between two events of one device.
     fn interval(&self) -> Duration {
-        Duration::from_secs_f64(self.options.devices as f64 / self.options.rate)
+        Duration::from_secs_f64(1.0 / self.options.rate)
     }
 
     fn uplink_len_max(&self) -> usize {
