@@ -33,8 +33,6 @@ use crate::{facts, intake};
 
 /// Read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Kept of what a client sends while there is no room for it; then its socket is left alone.
-const HELD_BYTES_MAX: usize = 16 * 1024;
 /// Buffers of a connection that grew beyond this are not kept while empty.
 const BUFFER_BYTES_KEPT: usize = 1024;
 /// Messages from the router that are written at once.
@@ -212,6 +210,8 @@ enum State {
 enum Moved {
     /// Something was read and dealt with.
     Read,
+    /// The other side takes no more for now, and has until the next deadline.
+    Stuck,
     /// Everything is written, and nothing more will be.
     Done,
     Lost,
@@ -248,7 +248,7 @@ impl Connection {
                 reason = place.told_to_end(), if stays => self.told_to_end(reason),
                 () = waiter.notified(), if self.session.awaits_storage() && !leaving => self.stored(),
                 moved = poll_fn(|cx| self.poll_stream(stream, cx)) => match moved {
-                    Moved::Read => {}
+                    Moved::Read | Moved::Stuck => {}
                     Moved::Done => return self.end(),
                     Moved::Lost => return match self.state { State::Reading => End::Lost, _ => self.end() },
                 },
@@ -271,9 +271,12 @@ impl Connection {
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Moved> {
-        match ready!(self.poll_write(stream, cx)) {
-            Ok(()) => {}
-            Err(_) => return Poll::Ready(Moved::Lost),
+        let was_stuck = self.unwritten_since.is_some();
+        match self.poll_write(stream, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Moved::Lost),
+            Poll::Pending if was_stuck => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(Moved::Stuck),
         }
         match self.state {
             State::Leaving { .. } => Poll::Ready(Moved::Done),
@@ -291,23 +294,28 @@ impl Connection {
             return Poll::Ready(Ok(()));
         }
         while self.written < self.session.out.len() {
-            let Poll::Ready(written) =
-                Pin::new(&mut *stream).poll_write(cx, &self.session.out[self.written..])?
-            else {
-                self.unwritten_since.get_or_insert_with(Instant::now);
-                return Poll::Pending;
-            };
-            if written == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            let poll = Pin::new(&mut *stream).poll_write(cx, &self.session.out[self.written..])?;
+            match self.stuck_if_pending(poll) {
+                Poll::Ready(0) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => self.written += written,
+                Poll::Pending => return Poll::Pending,
             }
-            self.written += written;
-            self.unwritten_since = None;
         }
-        ready!(Pin::new(stream).poll_flush(cx))?;
+        let flushed = Pin::new(stream).poll_flush(cx)?;
+        ready!(self.stuck_if_pending(flushed));
         self.session.out.clear();
         self.session.out.shrink_to(BUFFER_BYTES_KEPT);
         self.written = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes since when the other side has taken nothing.
+    fn stuck_if_pending<T>(&mut self, poll: Poll<T>) -> Poll<T> {
+        match poll {
+            Poll::Ready(_) => self.unwritten_since = None,
+            Poll::Pending => _ = self.unwritten_since.get_or_insert_with(Instant::now),
+        }
+        poll
     }
 
     fn poll_read(&mut self, stream: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<Moved> {
@@ -402,7 +410,9 @@ impl Connection {
         self.incomplete_since = None;
         match self.session.answer_pings(&mut self.held) {
             Ok(publishes) => {
-                let full = self.held.len() >= HELD_BYTES_MAX || !self.session.may_hold(publishes);
+                // No more than an unfinished packet may take anyway.
+                let bytes_max = self.shared.limits.body_bytes();
+                let full = self.held.len() >= bytes_max || !self.session.may_hold(publishes);
                 self.state = State::NoRoom { full };
             }
             Err(reason) => self.leave(End::Closed(reason)),

@@ -4,6 +4,8 @@
 //! PUBLISH, PUBACK, PINGREQ and DISCONNECT are read here because they are the hot path; the rest is read by rumqttd's
 //! codec (see `codec.rs`).
 
+use weir_contract::segment::TRACEPARENT_LEN_MAX;
+
 use super::reason::Reason;
 
 /// The version of the protocol a client speaks.
@@ -28,9 +30,6 @@ pub(super) mod kind {
     pub(crate) const PINGREQ: u8 = 12;
     pub(crate) const DISCONNECT: u8 = 14;
 }
-
-/// A longer `traceparent` is not one (W3C Trace Context gives 55 bytes to version 00) and is left out.
-const TRACEPARENT_LEN_MAX: usize = 128;
 
 /// One whole packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +153,7 @@ fn publish_properties<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Reason
             // user property
             0x26 => {
                 let (name, value) = (r.string()?, r.string()?);
+                // A longer one is none (W3C Trace Context gives 55 bytes to version 00) and is left out.
                 if name == "traceparent" && value.len() <= TRACEPARENT_LEN_MAX {
                     traceparent = Some(value.as_bytes());
                 }

@@ -497,7 +497,7 @@ impl<T: Copy + Ord> Session<T> {
             if let Err(reason) = code {
                 outside.refused(&self.client, &filter.path, reason, "the subscription was not granted", &[]);
             } else if let Some(own) = &own_time {
-                wants_time |= topics::matches(&filter.path, own);
+                wants_time |= self.client.is_own(&filter.path) && topics::matches(&filter.path, own);
             }
             codes.push(code);
         }

@@ -111,17 +111,18 @@ impl Client {
 
     /// Whether it may see everything that `filter` matches.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        let own = |device: &Id| {
-            filter
-                .strip_prefix("weir/1/")
-                .and_then(|rest| rest.strip_prefix(device.as_str()))
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
-        self.device.as_ref().is_some_and(own)
+        self.is_own(filter)
             || self
                 .rights
                 .as_ref()
                 .is_some_and(|rights| rights.subscribe.iter().any(|outer| covers(outer, filter)))
+    }
+
+    /// Whether all that `filter` matches belongs to the device it is.
+    pub fn is_own(&self, filter: &str) -> bool {
+        let Some(device) = &self.device else { return false };
+        let rest = filter.strip_prefix("weir/1/").and_then(|rest| rest.strip_prefix(device.as_str()));
+        rest.is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

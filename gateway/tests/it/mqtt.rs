@@ -1,0 +1,9 @@
+//! MQTT over real sockets, with real custody and a real spool.
+
+mod access;
+mod harness;
+mod killers;
+mod limits;
+mod local;
+mod promise;
+mod protocol;
