@@ -18,6 +18,8 @@
 //! An epoch is written only by the process that made it. What another process left is read, never continued.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,9 +80,9 @@ pub(super) struct Blank {
 }
 
 impl Blank {
-    /// Makes an empty database; what was at `path` is removed.
+    /// Makes an empty database where nothing is yet.
     pub fn make(path: &Path) -> Result<Self, Error> {
-        remove(path)?;
+        fs::create_dir(path).map_err(Error::io("create", path))?;
         let db = open_db(path)?;
         guarded("make", path, || db.flush())?;
         let log = path.join("db");
@@ -102,6 +104,12 @@ impl Blank {
     pub fn name(self, first: u64, path: &Path) -> Result<Writing, Error> {
         fs::rename(&self.path, path).map_err(Error::io("rename", self.path))?;
         sync_folder(path.parent().expect("an epoch is in a folder"))?;
+        // What is synced must be what has the name: everything acknowledged hangs on it.
+        let (log, ours) = (path.join("db"), self.file.metadata().map_err(Error::io("look at", path))?);
+        let named = fs::metadata(&log).map_err(Error::io("look at", &log))?;
+        if (named.dev(), named.ino()) != (ours.dev(), ours.ino()) {
+            return Err(Error::Damaged { path: log, what: "somebody has put another file here".to_owned() });
+        }
         let epoch = Arc::new(Epoch { path: path.to_owned(), db: self.db });
         Ok(Writing { epoch, file: self.file, leaf: None, leaves: 0, first, value: Vec::new() })
     }
@@ -154,6 +162,9 @@ impl Writing {
 impl Epoch {
     /// Opens what is there, to read it. Waits a little if this process has only just closed it.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        // sled would make what is not there.
+        let log = path.join("db");
+        fs::metadata(&log).map_err(Error::io("open", &log))?;
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
             match open_db(path) {
@@ -258,19 +269,20 @@ struct Found {
     record: Result<Record, Error>,
 }
 
-/// Removes an epoch's folder. Killed half-way, what is left has a name that says so.
-pub(super) fn remove(path: &Path) -> Result<(), Error> {
-    if !path.exists() {
-        return Ok(());
-    }
+/// Takes an epoch out of the row at one stroke; gives where its folder is until it is removed.
+pub(super) fn hide(path: &Path) -> Result<PathBuf, Error> {
     let gone = path.with_extension("gone");
-    if path != gone {
-        if gone.exists() {
-            fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))?;
-        }
-        fs::rename(path, &gone).map_err(Error::io("rename", path))?;
+    remove(&gone)?;
+    fs::rename(path, &gone).map_err(Error::io("rename", path))?;
+    Ok(gone)
+}
+
+/// Removes a folder that is not in the row. What is left after a kill half-way, the next start removes.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
     }
-    fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))
 }
 
 fn open_db(path: &Path) -> Result<sled::Db, Error> {

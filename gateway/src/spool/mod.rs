@@ -41,7 +41,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
@@ -70,6 +70,8 @@ pub struct Spool {
     chores: Mutex<writer::Chores>,
     chores_changed: Condvar,
     next: watch::Sender<u64>,
+    /// How many epochs were made, for their places.
+    blanks: AtomicU64,
     room_bytes: AtomicU64,
     room: Notify,
 }
@@ -168,7 +170,11 @@ impl Spool {
         if let Some(epoch) = active {
             return epoch.read(number, end, bytes_max);
         }
-        let mut reading = self.reading.lock().expect("no reader panicked");
+        let mut reading = self.reading();
+        if self.oldest_number() > first {
+            let reason = "their epoch has been deleted meanwhile".to_owned();
+            return Err(Error::Missing { from: number, to: end, reason });
+        }
         if reading.as_ref().is_none_or(|(open, _)| *open != first) {
             *reading = None;
             match Epoch::open(&self.epoch_path(first)) {
@@ -231,12 +237,23 @@ impl Spool {
         self.chores.lock().expect("nothing panics while it is held")
     }
 
+    fn reading(&self) -> MutexGuard<'_, Option<(u64, Arc<Epoch>)>> {
+        // Whoever panicked while reading has left nothing half done.
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn spare(&self) -> MutexGuard<'_, Option<Blank>> {
         self.spare.lock().expect("nothing panics while it is held")
     }
 
     fn epoch_path(&self, first: u64) -> PathBuf {
         self.folder.epochs().join(epoch_name(first))
+    }
+
+    /// Where an epoch is made: never the same place twice.
+    fn blank_path(&self) -> PathBuf {
+        let made = self.blanks.fetch_add(1, Ordering::Relaxed);
+        self.folder.epochs().join(format!("{made}.new"))
     }
 
     fn count_room(&self, state: &State) {

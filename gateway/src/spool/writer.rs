@@ -91,6 +91,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         chores: Mutex::new(Chores { sweep: true, ..Chores::default() }),
         chores_changed: Condvar::new(),
         next: watch::Sender::new(next),
+        blanks: AtomicU64::new(0),
         room_bytes: AtomicU64::new(0),
         room: Notify::new(),
     });
@@ -157,7 +158,7 @@ fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> 
         // is written down first.
         mark.next = next;
         folder.write_mark(mark)?;
-        epoch::remove(&path)?;
+        epoch::remove(&epoch::hide(&path)?)?;
         epochs.pop_back();
     }
     Ok(next)
@@ -241,7 +242,7 @@ impl Writer {
         }
         let blank = match self.spool.spare().take() {
             Some(spare) => spare,
-            None => Blank::make(&self.spool.folder.epochs().join("next.new"))?,
+            None => Blank::make(&self.spool.blank_path())?,
         };
         let writing = blank.name(self.next, &self.spool.epoch_path(self.next))?;
         let bytes = writing.log_bytes()?;
@@ -336,8 +337,10 @@ impl Spool {
 
     /// Making an epoch takes half a dozen syncs, naming it one: no commit has to wait for the former.
     fn make_spare(&self) {
-        let path = self.folder.epochs().join("spare.new");
-        match Blank::make(&path) {
+        if self.spare().is_some() {
+            return;
+        }
+        match Blank::make(&self.blank_path()) {
             Ok(blank) => *self.spare() = Some(blank),
             // The writer will try again when it needs one, and tell.
             Err(error) => tracing::warn!(error = error.with_causes(), "could not make the next epoch ahead"),
@@ -383,19 +386,29 @@ impl Spool {
                 *written = current;
                 marked = true;
             }
-            if let Err(error) = epoch::remove(&self.epoch_path(first)) {
+            if let Err(error) = self.delete_oldest(first) {
                 tracing::warn!(error = error.with_causes(), "could not delete a delivered epoch");
                 return marked;
             }
-            let mut state = self.state();
-            state.epochs.pop_front();
-            self.count_room(&state);
         }
         marked
     }
 
+    fn delete_oldest(&self, first: u64) -> Result<(), Error> {
+        let path = self.epoch_path(first);
+        // Nobody may be about to open it: sled would make what is not there.
+        let mut reading = self.reading();
+        reading.take_if(|(open, _)| *open == first);
+        let gone = epoch::hide(&path)?;
+        let mut state = self.state();
+        state.epochs.pop_front();
+        self.count_room(&state);
+        drop((state, reading));
+        epoch::remove(&gone)
+    }
+
     /// The oldest epoch, if it is to go.
-    fn deletable(&self) -> Option<u64> {
+    pub(super) fn deletable(&self) -> Option<u64> {
         let state = self.state();
         // An epoch is wholly delivered if the next one begins no later than what is not; so the newest always stays.
         let begun = state.epochs.partition_point(|epoch| epoch.first <= state.delivered.number);

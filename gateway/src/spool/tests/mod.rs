@@ -1,11 +1,21 @@
+mod damage;
 mod holding;
+mod model;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use weir_contract::segment::{first_entry, write_entry};
 
-use super::{NewRecord, Spool, Writer};
+use super::{Config, Error, NewRecord, Spool, Writer};
 
 /// Some moment.
 const NOW_MS: u64 = 1_800_000_000_000;
+
+/// Small epochs, so that there are several.
+fn config(folder: &Path) -> Config {
+    Config { epoch_bytes: 1 << 20, ..Config::new(folder.join("spool")) }
+}
 
 fn entry(text: &str) -> Vec<u8> {
     let mut entry = Vec::new();
@@ -14,28 +24,92 @@ fn entry(text: &str) -> Vec<u8> {
 }
 
 /// Stores a record; gives the number after it.
-pub(crate) fn append(writer: &mut Writer, texts: &[&str]) -> u64 {
-    let entries: Vec<u8> = texts.iter().flat_map(|text| entry(text)).collect();
+pub(crate) fn append<T: AsRef<str>>(writer: &mut Writer, texts: &[T]) -> u64 {
+    let entries: Vec<u8> = texts.iter().flat_map(|text| entry(text.as_ref())).collect();
     let count = u32::try_from(texts.len()).expect("few");
     writer.append([NewRecord { count, received_ms: NOW_MS, entries: &entries }]).expect("stored")
 }
 
+/// Stores records of one uplink each, 40 KiB long, until there are so many epochs; gives what was stored.
+fn fill(spool: &Spool, writer: &mut Writer, epochs: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    while spool.status().epochs.len() < epochs {
+        let text = format!("{} {}", texts.len() + 1, "x".repeat(40_000));
+        append(writer, &[&text]);
+        texts.push(text);
+    }
+    texts
+}
+
 /// All payloads from a number on, which must be there without a hole.
-pub(crate) fn read_all(spool: &Spool, mut number: u64) -> Vec<String> {
-    let mut all = Vec::new();
+pub(crate) fn read_all(spool: &Spool, number: u64) -> Vec<String> {
+    let (texts, missing) = read_what_is_there(spool, number);
+    assert_eq!(missing, [], "nothing is missing");
+    texts.into_iter().map(|(_, text)| text).collect()
+}
+
+/// All payloads from a number on with their numbers, and what is missing between them, as `from..to`.
+fn read_what_is_there(spool: &Spool, mut number: u64) -> (Vec<(u64, String)>, Vec<(u64, u64)>) {
+    let (mut texts, mut missing) = (Vec::new(), Vec::new());
     loop {
-        let records = spool.read_from(number, 100_000).expect("readable");
+        let records = match spool.read_from(number, 100_000) {
+            Ok(records) => records,
+            Err(Error::Missing { from, to, reason }) => {
+                println!("missing {from}..{to}: {reason}");
+                assert!(
+                    from == number && to > from,
+                    "a hole begins where reading stands, and ends: {from}..{to}"
+                );
+                missing.push((from, to));
+                number = to;
+                continue;
+            }
+            Err(error) => panic!("{}", error.with_causes()),
+        };
         if records.is_empty() {
-            return all;
+            return (texts, missing);
         }
         for record in records {
             let mut rest = record.part_from(number).expect("it holds the number").entries;
-            number = record.end();
             while !rest.is_empty() {
                 let (entry, len) = first_entry(&rest).expect("an entry");
-                all.push(String::from_utf8(entry.payload.into_owned()).expect("text"));
+                texts.push((number, String::from_utf8(entry.payload.into_owned()).expect("text")));
                 rest = rest.slice(len..);
+                number += 1;
             }
+            assert_eq!(number, record.end(), "as many entries as it says");
         }
+    }
+}
+
+/// A copy of a spool in use: what a killed process leaves.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        // What is being deleted or renamed may be gone by now, as it may in a crash.
+        if path.is_dir() {
+            copy(&path, &to);
+        } else if let Err(error) = std::fs::copy(&path, &to) {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        }
+    }
+}
+
+/// The folders of the epochs, oldest first.
+fn epoch_folders(config: &Config) -> Vec<PathBuf> {
+    let folder = config.folder.join("epochs");
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut folders: Vec<_> = entries.filter(|path| path.extension().is_none()).collect();
+    folders.sort();
+    folders
+}
+
+fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in time");
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
