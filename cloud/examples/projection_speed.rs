@@ -1,0 +1,41 @@
+//! How many events per second the projection folds into SQLite on one core, for a few shapes of what arrives:
+//! `cargo run --release -p weir-cloud --example projection_speed [EVENTS]`.
+
+use weir_cloud::projection::bench::{Shape, run};
+
+fn main() -> anyhow::Result<()> {
+    let events = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse())?;
+    let live = Shape {
+        devices: 1_000,
+        events_per_uplink: 1,
+        uplinks_per_segment: 1_000,
+        segments_per_transaction: 16,
+        events,
+    };
+    let shapes = [
+        ("1,000 devices, 1 event per uplink", live),
+        (
+            "1,000 devices, 16 events per uplink",
+            Shape { events_per_uplink: 16, uplinks_per_segment: 200, ..live },
+        ),
+        ("10,000 devices, 1 event per uplink", Shape { devices: 10_000, ..live }),
+        ("1,000 devices, 1 segment per transaction", Shape { segments_per_transaction: 1, ..live }),
+        ("10 devices, 1 event per uplink", Shape { devices: 10, ..live }),
+    ];
+    println!(
+        "{:<44} {:>10} {:>9} {:>12} {:>10}",
+        "shape", "events/s", "opening", "bytes/event", "log B/event"
+    );
+    for (name, shape) in shapes {
+        let folder = tempfile::tempdir()?;
+        let measured = run(shape, folder.path())?;
+        println!(
+            "{name:<44} {:>10.0} {:>8.1}% {:>12} {:>10}",
+            measured.events_per_second(),
+            100.0 * measured.opening.as_secs_f64() / measured.took.as_secs_f64(),
+            measured.file_bytes / measured.events,
+            measured.log_bytes / measured.events,
+        );
+    }
+    Ok(())
+}
