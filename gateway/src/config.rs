@@ -75,3 +75,6 @@ impl Config {
         toml::from_str(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

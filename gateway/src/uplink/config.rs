@@ -17,6 +17,7 @@ pub struct Config {
     /// A NATS credentials file (`.creds`). Read at every connect, so it can be replaced while the gateway runs.
     pub credentials_file: Option<PathBuf>,
     /// How to encrypt, and whom to believe.
+    #[serde(deserialize_with = "tls")]
     pub tls: Option<Tls>,
     /// Whether to make the stream if it is not there. The cloud makes it with the settings it wants; whoever is first.
     pub create_stream: bool,
@@ -57,7 +58,7 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// PEM: our own certificate, then its issuers.
     pub certificate: Option<PathBuf>,
-    /// PEM: its key.
+    /// PEM: its key. Only together with the certificate.
     pub key: Option<PathBuf>,
 }
 
@@ -79,6 +80,14 @@ impl Default for Config {
             drain_ms_max: 5_000,
         }
     }
+}
+
+fn tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tls>, D::Error> {
+    let tls = Tls::deserialize(deserializer)?;
+    if tls.certificate.is_some() != tls.key.is_some() {
+        return Err(serde::de::Error::custom("certificate and key: only together"));
+    }
+    Ok(Some(tls))
 }
 
 fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
