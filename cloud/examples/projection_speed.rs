@@ -30,12 +30,21 @@ fn main() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let measured = run(shape, folder.path())?;
         println!(
-            "{name:<44} {:>10.0} {:>8.1}% {:>12} {:>10}",
+            "{name:<44} {:>10.0} {:>8.1}% {:>12} {:>12} {:>12}",
             measured.events_per_second(),
             100.0 * measured.opening.as_secs_f64() / measured.took.as_secs_f64(),
             measured.file_bytes / measured.events,
             measured.log_bytes / measured.events,
+            resident_mb()?,
         );
     }
     Ok(())
+}
+
+/// The most memory this process has had so far, the segments that wait to be folded included.
+fn resident_mb() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+    Ok(kib.unwrap_or(0) / 1024)
 }

@@ -16,7 +16,7 @@ use crate::store::types::Position;
 use crate::store::{self, Store};
 
 /// Messages waiting between the parts.
-const QUEUE: usize = 32;
+const QUEUE: usize = 64;
 /// Most messages of one transaction. When there is much to catch up with, larger transactions cost less per event.
 const TRANSACTION_MESSAGES_MAX: usize = 128;
 /// Bytes of segments at which a transaction takes no more.

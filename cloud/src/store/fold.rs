@@ -395,8 +395,9 @@ fn write_spools(transaction: &Transaction<'_>, cache: &mut Cache) -> Result<(), 
 }
 
 fn add_totals(transaction: &Transaction<'_>, folded: &Folded) -> Result<(), Fault> {
-    let sql = "UPDATE totals SET events = events + ?, duplicates = duplicates + ?";
-    let added = params![folded.events.cast_signed(), folded.duplicates.cast_signed()];
+    let sql =
+        "UPDATE totals SET events = events + ?, duplicates = duplicates + ?, dead_letters = dead_letters + ?";
+    let added = [folded.events, folded.duplicates, folded.dead_letters].map(u64::cast_signed);
     transaction.prepare_cached(sql)?.execute(added)?;
     Ok(())
 }

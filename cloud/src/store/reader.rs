@@ -184,7 +184,7 @@ fn status(connection: &Connection, file_bytes: u64) -> Result<StoreStatus, Fault
         devices: count("SELECT count(*) FROM devices")?,
         events: count("SELECT events FROM totals")?,
         duplicates: count("SELECT duplicates FROM totals")?,
-        dead_letters: count("SELECT count(*) FROM dead_letters")?,
+        dead_letters: count("SELECT dead_letters FROM totals")?,
         file_bytes,
         gateways: gateways(connection)?,
     })

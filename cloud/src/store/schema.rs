@@ -34,9 +34,10 @@ CREATE TABLE position (
 CREATE TABLE totals (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   events INTEGER NOT NULL,
-  duplicates INTEGER NOT NULL
+  duplicates INTEGER NOT NULL,
+  dead_letters INTEGER NOT NULL
 ) STRICT;
-INSERT INTO totals VALUES (1, 0, 0);
+INSERT INTO totals VALUES (1, 0, 0, 0);
 
 -- Spools of gateways, and which of their uplinks have arrived.
 CREATE TABLE spools (

@@ -1,5 +1,6 @@
 //! The projection against a real nats-server.
 
+mod crash;
 mod log;
 mod nats;
 
