@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -27,7 +27,7 @@ pub async fn limit(State(app): State<App>, request: Request, next: Next) -> Resp
     let response = tokio::time::timeout(Duration::from_millis(limit_ms), next.run(request))
         .await
         .unwrap_or_else(|_| ApiError::timed_out(limit_ms).into_response());
-    response.map(|body| Body::new(Placed { body, _place: place }))
+    response.map(|body| Body::new(Placed { body, piece: Bytes::new(), _place: place }))
 }
 
 /// Counts requests and how long they took, by route.
@@ -55,9 +55,14 @@ fn route(path: &str) -> &'static str {
     }
 }
 
+/// Bytes handed over at a time. In one piece the whole answer would be in hyper's hands, and its place free, long before it is sent.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// An answer that gives its place back when it is sent or given up.
 struct Placed {
     body: Body,
+    /// What is left of the frame that is being sent.
+    piece: Bytes,
     _place: OwnedSemaphorePermit,
 }
 
@@ -69,14 +74,29 @@ impl HttpBody for Placed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.piece.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.piece = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let len = self.piece.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(len)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.piece.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, piece) = (self.body.size_hint(), self.piece.len() as u64);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + piece);
+        }
+        hint.set_lower(rest.lower() + piece);
+        hint
     }
 }
