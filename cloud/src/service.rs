@@ -84,6 +84,7 @@ pub enum Error {
 pub struct Running {
     /// Where it listens.
     pub addresses: Addresses,
+    addresses_file: PathBuf,
     stop: watch::Sender<bool>,
     parts: JoinSet<Result<(), Error>>,
 }
@@ -122,9 +123,10 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
         Ok(())
     });
 
-    write_addresses(&addresses_file(&config.store.path, role), &addresses)?;
+    let addresses_file = addresses_file(&config.store.path, role);
+    write_addresses(&addresses_file, &addresses)?;
     info!(api = %addresses.api, role = ?role, "weir-cloud is running");
-    Ok(Running { addresses, stop, parts })
+    Ok(Running { addresses, addresses_file, stop, parts })
 }
 
 /// Opens the store on a thread that may block: it may have a journal to replay.
@@ -153,6 +155,8 @@ impl Running {
         while let Some(ended) = self.parts.join_next().await {
             result = result.and(ended.unwrap_or_else(|panic| Err(Error::Panicked(panic))));
         }
+        // Best effort: whoever reads it after a crash finds an address at which nobody listens, too.
+        let _ = std::fs::remove_file(&self.addresses_file);
         result
     }
 }

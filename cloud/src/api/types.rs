@@ -271,7 +271,8 @@ pub struct Event {
     pub kind: String,
     /// Version of the body's schema.
     pub version: u16,
-    /// The fact.
+    /// The fact: its CBOR as JSON. Byte strings are base64url without padding; whole numbers beyond ±2^53, NaN and the
+    /// infinities are strings; tags are left out; what is nested too deep is `{"$cbor": base64url}`.
     #[schema(value_type = Object)]
     pub body: Json,
     /// Site of the gateway.

@@ -215,4 +215,8 @@ fn a_process_that_only_projects_answers_for_itself_and_no_queries() {
         .expect("it is told");
     assert_eq!(told, format!("{{\"api\":\"{}\"}}\n", running.addresses.api));
     runtime.block_on(running.shutdown()).expect("it ends well");
+    assert!(
+        !folder.path().join("cloud.sqlite.project.addresses.json").exists(),
+        "nobody listens there any more"
+    );
 }
