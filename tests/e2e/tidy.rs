@@ -19,7 +19,7 @@ const ARROWS: [(&str, Option<&[&str]>); 6] = [
 ];
 
 /// Files and folders that decide and never do: no clock, no socket, no disk, no runtime.
-const PURE: [&str; 9] = [
+const PURE: [&str; 15] = [
     "edge/contract/src",
     "edge/device/src",
     "gateway/src/intake.rs",
@@ -29,6 +29,12 @@ const PURE: [&str; 9] = [
     "gateway/src/mqtt/reason.rs",
     "gateway/src/mqtt/session.rs",
     "gateway/src/mqtt/topics.rs",
+    "cloud/src/times.rs",
+    "cloud/src/api/json.rs",
+    "cloud/src/api/query.rs",
+    "cloud/src/cli/print.rs",
+    "cloud/src/cli/print/words.rs",
+    "cloud/src/cli/doctor/checks.rs",
 ];
 
 const IMPURE: [&str; 16] = [
