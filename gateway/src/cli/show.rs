@@ -75,8 +75,8 @@ pub(super) fn spool(ask: &Ask) -> Result<()> {
         let number = |key: &str| epoch[key].as_u64().unwrap_or_default();
         let (first, end) = (number("first"), number("end"));
         let state = match () {
-            () if end <= delivered && end > first => "delivered, kept",
             () if epoch["open"] == true => "being written",
+            () if end <= delivered => "delivered, kept",
             () if first < delivered => "being sent",
             () => "waiting",
         };

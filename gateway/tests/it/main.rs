@@ -3,6 +3,7 @@
 
 mod mqtt;
 mod nats;
+mod process;
 mod proxy;
 mod uplink;
 mod wait;

@@ -1,0 +1,336 @@
+//! The daemon as its owner meets it: started, asked, told to stop, with a failing disk.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use weir_contract::uplink::{self, Event, Header, Uplink};
+
+use crate::nats::Nats;
+use crate::wait::{SOON, until};
+
+/// A running `weir-gateway`; killed when dropped.
+struct Daemon {
+    child: Child,
+    folder: TempDir,
+    mqtt: SocketAddr,
+}
+
+impl Daemon {
+    async fn start(nats_url: &str, more: &str) -> Daemon {
+        Daemon::start_in(tempfile::tempdir().expect("a temporary folder"), nats_url, more).await
+    }
+
+    async fn start_in(folder: TempDir, nats_url: &str, more: &str) -> Daemon {
+        configure(folder.path(), nats_url, more);
+        let log = File::create(folder.path().join("log")).expect("a log file");
+        let child = program(["run", "--config"], folder.path()).stderr(log).spawn().expect("starting it");
+        let mut daemon = Daemon { child, folder, mqtt: ([127, 0, 0, 1], 0).into() };
+        until("the gateway has said where it listens", async || daemon.read_addresses()).await;
+        daemon
+    }
+
+    fn read_addresses(&mut self) -> bool {
+        assert!(self.child.try_wait().expect("asking for it").is_none(), "it has ended: {}", self.log());
+        let said = std::fs::read(self.folder.path().join("spool/addresses.json")).ok();
+        let said = said.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        if let Some(said) = &said {
+            self.mqtt = said["mqtt"][0].as_str().expect("an address").parse().expect("an address");
+        }
+        said.is_some()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// What `weir-gateway COMMAND --config … ` prints.
+    fn ask(&self, command: &str, more: &[&str]) -> Output {
+        let mut ask = program([command, "--config"], self.folder.path());
+        ask.args(more).output().expect("asking it")
+    }
+
+    fn ask_json(&self, command: &str) -> Value {
+        let output = self.ask(command, &["--json"]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// SIGTERM, then its end.
+    async fn terminate(&mut self) -> ExitStatus {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
+        assert!(told.success());
+        self.ended().await
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        until("the gateway has ended", async || self.child.try_wait().expect("asking for it").is_some())
+            .await;
+        self.child.wait().expect("it has ended")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program(words: [&str; 2], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-gateway"));
+    command
+        .args(words)
+        .arg(config_file(folder))
+        .env_remove("WEIR_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    command
+}
+
+fn config_file(folder: &Path) -> PathBuf {
+    folder.join("gateway.toml")
+}
+
+fn configure(folder: &Path, nats_url: &str, more: &str) {
+    let spool = folder.join("spool");
+    let text = format!(
+        r#"
+        gateway = {{ site = "plant", id = "gw-1" }}
+        mqtt.listener = [{{ address = "127.0.0.1:0" }}]
+        spool.folder = {spool:?}
+        uplink.servers = [{nats_url:?}]
+        uplink.backoff_ms_max = 200
+        uplink.drain_ms_max = 2000
+        admin.address = "127.0.0.1:0"
+        {more}
+        "#
+    );
+    std::fs::write(config_file(folder), text).expect("writing the configuration");
+}
+
+/// A device that speaks just enough MQTT 3.1.1.
+struct Device {
+    name: &'static str,
+    stream: TcpStream,
+    sent: u32,
+}
+
+impl Device {
+    fn connect(address: SocketAddr, name: &'static str) -> Device {
+        let mut stream = TcpStream::connect(address).expect("connecting");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out");
+        let mut body = b"\x00\x04MQTT\x04\x02\x00\x3c".to_vec();
+        body.extend(text(name));
+        stream.write_all(&packet(0x10, &body)).expect("sending CONNECT");
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).expect("a CONNACK");
+        assert_eq!(answer, [0x20, 2, 0, 0]);
+        Device { name, stream, sent: 0 }
+    }
+
+    /// Publishes an uplink of one event; says whether it was acknowledged.
+    fn publish(&mut self, body_len: usize) -> bool {
+        self.sent += 1;
+        let mut body = vec![0xa1, 0x61, b'x', 0x5a];
+        body.extend(u32::try_from(body_len).expect("short").to_be_bytes());
+        body.resize(body.len() + body_len, 7);
+        let kind = "noise-made".parse().expect("a kind");
+        let event = Event { seq: self.sent, at: 5, kind, version: 1, body: &body };
+        let mut payload = vec![0; body.len() + 200];
+        let header = Header { boot: 1, now: Some(10), epoch: None, via: None };
+        let len = uplink::write(&mut payload, &header, [event].into_iter()).expect("room");
+        self.publish_bytes(&payload[..len])
+    }
+
+    fn publish_bytes(&mut self, payload: &[u8]) -> bool {
+        let mut body = text(&format!("weir/1/{}/events", self.name));
+        body.extend([0, 1]);
+        body.extend(payload);
+        let sent = self.stream.write_all(&packet(0x32, &body));
+        let mut answer = [0; 4];
+        sent.is_ok() && self.stream.read_exact(&mut answer).is_ok() && answer == [0x40, 2, 0, 1]
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let len = u16::try_from(text.len()).expect("short");
+    [&len.to_be_bytes(), text.as_bytes()].concat()
+}
+
+fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![head];
+    let mut len = body.len();
+    loop {
+        let digit = u8::try_from(len % 128).expect("below 128");
+        len /= 128;
+        packet.push(if len > 0 { digit | 128 } else { digit });
+        if len == 0 {
+            break;
+        }
+    }
+    packet.extend(body);
+    packet
+}
+
+const NO_NATS: &str = "nats://127.0.0.1:1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_it_delivers_what_it_has_taken_and_ends_with_0() {
+    let nats = Nats::start().await;
+    let mut daemon = Daemon::start(&nats.url(), "").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..20).all(|_| device.publish(10)));
+    let ended = daemon.terminate().await;
+    assert!(ended.success(), "{ended}: {}", daemon.log());
+    let segments = nats.segments().await;
+    let payloads: Vec<_> = segments.iter().flat_map(|segment| &segment.payloads).collect();
+    let events = payloads.iter().map(|payload| Uplink::read(payload).expect("an uplink"));
+    let kinds: Vec<String> = events
+        .flat_map(|uplink| uplink.events().map(|event| event.kind.to_string()).collect::<Vec<_>>())
+        .collect();
+    let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
+    assert_eq!((count("noise-made"), count("device-connected"), count("device-disconnected")), (20, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_without_a_cloud_it_keeps_what_it_has_taken_and_sends_it_after_the_next_start() {
+    let mut daemon = Daemon::start(NO_NATS, "").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..20).all(|_| device.publish(10)));
+    let ended = daemon.terminate().await;
+    assert!(ended.success(), "{ended}: {}", daemon.log());
+
+    let nats = Nats::start().await;
+    let folder = std::mem::replace(&mut daemon.folder, tempfile::tempdir().expect("a temporary folder"));
+    let daemon = Daemon::start_in(folder, &nats.url(), "").await;
+    until("all is delivered", async || {
+        let spool = &daemon.ask_json("status")["spool"];
+        spool["waiting"] == 0 && spool["next"].as_u64() > Some(20)
+    })
+    .await;
+    let payloads = nats.segments().await.into_iter().flat_map(|segment| segment.payloads);
+    let from_device = payloads.filter(|payload| Uplink::read(payload).expect("an uplink").header.boot == 1);
+    assert_eq!(from_device.count(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_disk_ends_it_with_1_and_a_clear_message() {
+    let mut daemon = Daemon::start(NO_NATS, "spool.epoch_bytes = \"1 MiB\"").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!(device.publish(1_000));
+    let epochs = daemon.folder.path().join("spool/epochs");
+    std::fs::remove_dir_all(&epochs).expect("removing the epochs");
+    std::fs::write(&epochs, "no folder").expect("a file in their place");
+    let refused = (0..200).find(|_| !device.publish(50_000));
+    assert!(refused.is_some(), "acknowledged 10 MB without a place to put them");
+    let ended = daemon.ended().await;
+    assert_eq!(ended.code(), Some(1), "{}", daemon.log());
+    assert!(daemon.log().contains("the spool cannot be written"), "{}", daemon.log());
+    assert!(daemon.log().contains(epochs.to_str().expect("UTF-8")), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_on_the_same_spool_is_told_so() {
+    let daemon = Daemon::start(NO_NATS, "").await;
+    let output = program(["run", "--config"], daemon.folder.path()).output().expect("starting a second one");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("is in use by"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_and_programs_are_told_how_it_does() {
+    let nats = Nats::start().await;
+    let daemon = Daemon::start(&nats.url(), "").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!(device.publish(10));
+    assert!(device.publish_bytes(b"no uplink"), "MQTT 3.1.1 knows no refusal");
+    until("all is delivered", async || {
+        let status = daemon.ask_json("status");
+        status["spool"]["waiting"] == 0 && status["spool"]["next"].as_u64() > Some(2)
+    })
+    .await;
+
+    let status = daemon.ask_json("status");
+    assert_eq!((status["gateway"].as_str(), status["custody"]["ok"].as_bool()), (Some("gw-1"), Some(true)));
+    assert_eq!(status["uplink"]["state"], "up");
+    let spool = daemon.ask_json("spool");
+    assert_eq!(spool["next"], status["spool"]["next"]);
+    assert_eq!(daemon.ask_json("refusals")["refusals"][0]["client"], "d-1");
+    for (command, said) in
+        [("status", "in the stream"), ("spool", "being written"), ("refusals", "weir/1/d-1/events")]
+    {
+        let output = daemon.ask(command, &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(said), "{command}: {text}");
+    }
+
+    let metrics = http(&daemon, "/metrics");
+    for line in [
+        "weir_gateway_uplinks_taken_total ",
+        "weir_gateway_uplink_state{state=\"up\"} 1",
+        "weir_gateway_connections 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    assert!(http(&daemon, "/readyz").starts_with("HTTP/1.1 200"));
+    assert!(http(&daemon, "/healthz").starts_with("HTTP/1.1 200"));
+    assert!(http(&daemon, "/nothing").starts_with("HTTP/1.1 404"));
+}
+
+fn http(daemon: &Daemon, path: &str) -> String {
+    let said = std::fs::read(daemon.folder.path().join("spool/addresses.json")).expect("the addresses");
+    let said: Value = serde_json::from_slice(&said).expect("JSON");
+    let mut stream = TcpStream::connect(said["admin"].as_str().expect("an address")).expect("connecting");
+    stream.set_read_timeout(Some(SOON)).expect("a time-out");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n").expect("asking");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_running_is_said_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    configure(folder.path(), NO_NATS, "");
+    let output = program(["status", "--config"], folder.path()).output().expect("asking");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("is the gateway running?"), "{said}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_file_line_and_what_is_allowed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    configure(folder.path(), NO_NATS, "uplink.zstd_level = 99");
+    for command in ["check", "run"] {
+        let output = program([command, "--config"], folder.path()).output().expect("running it");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        for part in ["gateway.toml", "zstd_level = 99", "between 0 and 19"] {
+            assert!(said.contains(part), "{command}: {said}");
+        }
+    }
+    configure(folder.path(), NO_NATS, "");
+    let output = program(["check", "--config"], folder.path()).output().expect("running it");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("gw-1"));
+    assert!(!folder.path().join("spool").exists(), "to check is to touch nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_lines_for_programs_are_json() {
+    let mut daemon = Daemon::start(NO_NATS, "log.format = \"json\"").await;
+    daemon.terminate().await;
+    let log = daemon.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(lines.iter().any(|line| line["gateway"] == "gw-1"), "{log}");
+}
