@@ -186,10 +186,11 @@ impl Custody {
         Ticket(self.shared.stored.load(Ordering::Acquire))
     }
 
-    /// Resolves when an uplink of any size can be offered, as far as others leave it: offer again, and be ready to wait again.
+    /// Resolves when an uplink of any size can be offered, as far as others leave it: offer again, and be ready to wait
+    /// again. Resolves also when custody is stopped: the offer will say so.
     ///
     /// # Errors
-    /// The error with which custody failed: there will be no room any more. Pends for ever if custody was stopped.
+    /// The error with which custody failed: there will be no room any more.
     pub async fn room(&self) -> Result<(), Arc<spool::Error>> {
         loop {
             let mut notified = std::pin::pin!(self.shared.spool.room().notified());
@@ -197,10 +198,11 @@ impl Custody {
             if let Some(error) = self.failed() {
                 return Err(error);
             }
-            if self.shared.room_for(&self.shared.gathering(), ENTRY_LEN_MAX).is_ok() {
-                return Ok(());
+            let room = self.shared.room_for(&self.shared.gathering(), ENTRY_LEN_MAX);
+            match room {
+                Ok(()) | Err(Full::Closed) => return Ok(()),
+                Err(Full::Batch | Full::Spool) => notified.await,
             }
-            notified.await;
         }
     }
 
@@ -324,6 +326,7 @@ impl Committer {
     fn close(&mut self) {
         self.shared.gathering().closed = true;
         self.shared.gathered.notify_one();
+        self.shared.spool.room().notify_waiters();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

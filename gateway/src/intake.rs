@@ -47,3 +47,39 @@ pub fn read(payload: &[u8]) -> Result<SeqRun, Refusal> {
     let uplink = Uplink::read(payload).map_err(Refusal::Malformed)?;
     Ok(SeqRun { boot: uplink.header.boot, first: uplink.first_seq(), last: uplink.last_seq() })
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_contract::uplink::{Event, Header, write};
+
+    use super::*;
+
+    fn uplink(seqs: std::ops::RangeInclusive<u32>) -> Vec<u8> {
+        let kind = "reading-taken".parse().expect("a kind");
+        let event = |seq| Event { seq, at: 5, kind, version: 1, body: &[0xa0] };
+        let events: Vec<_> = seqs.map(event).collect();
+        let mut buffer = vec![0; UPLINK_LEN_MAX];
+        let header = Header { boot: 7, now: Some(9), epoch: None, via: None };
+        let len = write(&mut buffer, &header, events.into_iter()).expect("room");
+        buffer.truncate(len);
+        buffer
+    }
+
+    #[test]
+    fn an_uplink_is_read_for_the_events_it_carries() {
+        assert_eq!(read(&uplink(3..=8)), Ok(SeqRun { boot: 7, first: 3, last: 8 }));
+    }
+
+    #[test]
+    fn what_is_no_uplink_is_refused_with_the_reason_and_the_place() {
+        let whole = uplink(1..=3);
+        for end in 0..whole.len() {
+            assert!(read(&whole[..end]).is_err(), "cut at {end}");
+        }
+        let error = read(b"\x84\x01not an uplink").expect_err("it is none");
+        assert!(error.to_string().contains("at byte"), "{error}");
+        assert_eq!(error.reason_code(), 0x99);
+        let long = vec![0; UPLINK_LEN_MAX + 1];
+        assert_eq!(read(&long), Err(Refusal::TooLong { len: UPLINK_LEN_MAX + 1 }));
+    }
+}

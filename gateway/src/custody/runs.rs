@@ -67,3 +67,54 @@ impl Runs {
         self.recent.insert(device, taken);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn only_what_was_taken_is_known_as_taken(
+            steps in prop::collection::vec((0_u8..3, 0_u64..2, 1_u32..30, 0_u32..8), 1..300),
+        ) {
+            let (mut runs, mut taken) = (Runs::default(), HashSet::new());
+            for (ticket, (device, boot, first, more)) in (1..).zip(steps) {
+                let id: Id = format!("d{device}").parse().expect("a name");
+                let run = SeqRun { boot, first, last: first + more };
+                let names = || (run.first..=run.last).map(|seq| (device, boot, seq));
+                if let Some(with) = runs.ticket_of(&id, run) {
+                    prop_assert!(with < ticket);
+                    prop_assert!(names().all(|name| taken.contains(&name)), "{run:?} was never taken whole");
+                } else {
+                    runs.take(&id, run, ticket);
+                    taken.extend(names());
+                    prop_assert_eq!(runs.ticket_of(&id, run), Some(ticket), "what was taken last is known");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_numbers_there_are_do_not_overflow() {
+        let (mut runs, id) = (Runs::default(), "d".parse().expect("a name"));
+        runs.take(&id, SeqRun { boot: 1, first: u32::MAX, last: u32::MAX }, 1);
+        runs.take(&id, SeqRun { boot: 1, first: 1, last: 1 }, 2);
+        assert_eq!(runs.ticket_of(&id, SeqRun { boot: 1, first: 1, last: u32::MAX }), None);
+    }
+
+    #[test]
+    fn a_million_devices_are_not_remembered() {
+        let mut runs = Runs::default();
+        for device in 0..100_000 {
+            let id = format!("d{device}").parse().expect("a name");
+            runs.take(&id, SeqRun { boot: 1, first: 1, last: 1 }, 1);
+        }
+        assert!(runs.recent.len() + runs.older.len() <= 2 * DEVICES_MAX);
+    }
+}

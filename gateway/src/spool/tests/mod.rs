@@ -48,8 +48,11 @@ pub(crate) fn read_all(spool: &Spool, number: u64) -> Vec<String> {
     texts.into_iter().map(|(_, text)| text).collect()
 }
 
-/// All payloads from a number on with their numbers, and what is missing between them, as `from..to`.
-fn read_what_is_there(spool: &Spool, mut number: u64) -> (Vec<(u64, String)>, Vec<(u64, u64)>) {
+/// Texts with their numbers.
+type Numbered = Vec<(u64, String)>;
+
+/// All payloads from a number on, and what is missing between them, as `from..to`.
+fn read_what_is_there(spool: &Spool, mut number: u64) -> (Numbered, Vec<(u64, u64)>) {
     let (mut texts, mut missing) = (Vec::new(), Vec::new());
     loop {
         let records = match spool.read_from(number, 100_000) {
