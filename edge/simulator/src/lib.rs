@@ -7,6 +7,7 @@
 //! `run` and `load` write a [`manifest`] of what they emitted; `verify` reads it.
 
 pub mod clock;
+pub mod files;
 pub mod load;
 pub mod manifest;
 pub mod output;

@@ -92,6 +92,9 @@ pub enum Error {
     /// Options that cannot be together.
     #[error("{0}")]
     Options(&'static str),
+    /// More clients than open files.
+    #[error(transparent)]
+    Files(#[from] crate::files::TooMany),
     /// The gateway's name does not lead anywhere.
     #[error("cannot find the gateway {host}")]
     Address {
@@ -179,6 +182,7 @@ struct Course {
 /// [`Error`] if it could not begin. Whatever goes wrong later is in the summary.
 pub fn run(options: &LoadOptions) -> Result<(Manifest, Summary), Error> {
     check(options)?;
+    crate::files::allow(options.clients.into())?;
     let gateway = resolve(&options.target)?;
     let shared = Arc::new(Shared::new(options.uplinks.is_some()));
     let started = Instant::now();

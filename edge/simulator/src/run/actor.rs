@@ -1,5 +1,6 @@
 //! One simulated device: carries bytes and time between a [`Device`] and its [`Link`], and does to it what can go wrong.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +14,7 @@ use tracing::{debug, warn};
 use weir_contract::body::Outcome;
 use weir_contract::time::Time;
 use weir_contract::{Id, topic};
-use weir_device::{Action, Config, Device, Emitted, Token};
+use weir_device::{Action, Config, Device, Emitted, Publish, Token};
 
 use super::Fleet;
 use super::faults::{Clock, Fault, FaultPlan};
@@ -28,6 +29,11 @@ const EARLIER: usize = 4;
 /// Events emitted at most before the connection is looked after again.
 const EMITTED_AT_ONCE_MAX: u64 = 256;
 const WAIT_MS_MAX: u64 = 60_000;
+
+thread_local! {
+    /// Where uplinks are written before they are published: one for each thread, not one for each device.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 type SimDevice = Device<Box<[u8]>, WINDOW, EARLIER>;
 
@@ -62,7 +68,6 @@ pub(super) struct Actor {
     numbers: Vec<(u64, u32)>,
     /// When each uplink that is not acknowledged was first published.
     published_at: HashMap<Token, Instant>,
-    buffer: Vec<u8>,
 }
 
 /// Events at even intervals, as long as the power is on.
@@ -105,7 +110,6 @@ impl Actor {
             reason: Some("power-on"),
             numbers: vec![(boot, 0)],
             published_at: HashMap::new(),
-            buffer: vec![0; fleet.uplink_len_max()],
             rng,
             id,
             fleet,
@@ -259,29 +263,12 @@ impl Actor {
         if !self.is_powered() {
             return self.powered_at;
         }
-        let wait_ms = loop {
-            let now = self.now();
-            match self.device.poll(now, &mut self.buffer) {
-                Action::Wait(until) => break until.map_or(WAIT_MS_MAX, |until| until.saturating_sub(now)),
-                Action::Connect => self.connect(),
-                Action::Subscribe => {
-                    if let Some(link) = &mut self.link {
-                        link.subscribe(&self.id);
-                    }
-                }
-                Action::Publish(publish) => {
-                    let (token, again, len) = (publish.token, publish.again, publish.payload.len());
-                    let twice = self.faults.duplicates();
-                    if let Some(link) = &mut self.link {
-                        link.publish(&self.topic, publish.payload, Some(token));
-                        if twice {
-                            link.publish(&self.topic, publish.payload, None);
-                        }
-                    }
-                    self.count_publish(token, again, twice, len);
-                }
+        let wait_ms = BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < self.fleet.uplink_len_max() {
+                buffer.resize(self.fleet.uplink_len_max(), 0);
             }
-        };
+            self.act_until_wait(buffer)
+        });
         self.note_numbers();
         let mut wake = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
         if phase == Phase::Running {
@@ -291,18 +278,41 @@ impl Actor {
         wake
     }
 
+    fn act_until_wait(&mut self, buffer: &mut [u8]) -> u64 {
+        loop {
+            let now = self.now();
+            match self.device.poll(now, buffer) {
+                Action::Wait(until) => return until.map_or(WAIT_MS_MAX, |until| until.saturating_sub(now)),
+                Action::Connect => self.connect(),
+                Action::Subscribe => {
+                    if let Some(link) = &mut self.link {
+                        link.subscribe(&self.id);
+                    }
+                }
+                Action::Publish(publish) => self.publish(&publish),
+            }
+        }
+    }
+
+    fn publish(&mut self, publish: &Publish<'_>) {
+        let twice = self.faults.duplicates();
+        if let Some(link) = &mut self.link {
+            link.publish(&self.topic, publish.payload, Some(publish.token));
+            if twice {
+                link.publish(&self.topic, publish.payload, None);
+            }
+        }
+        let stats = &self.fleet.stats;
+        stats.published.fetch_add(1, Relaxed);
+        stats.published_bytes.fetch_add(publish.payload.len() as u64, Relaxed);
+        stats.duplicates.fetch_add(u64::from(twice), Relaxed);
+        stats.again.fetch_add(u64::from(publish.again), Relaxed);
+        self.published_at.entry(publish.token).or_insert_with(Instant::now);
+    }
+
     fn connect(&mut self) {
         let login = self.fleet.options.target.login(&self.id);
         self.link = Some(Link::connect(&self.fleet.link, &self.id, self.transport.clone(), login));
-    }
-
-    fn count_publish(&mut self, token: Token, again: bool, twice: bool, len: usize) {
-        let stats = &self.fleet.stats;
-        stats.published.fetch_add(1, Relaxed);
-        stats.duplicates.fetch_add(u64::from(twice), Relaxed);
-        stats.published_bytes.fetch_add(len as u64, Relaxed);
-        stats.again.fetch_add(u64::from(again), Relaxed);
-        self.published_at.entry(token).or_insert_with(Instant::now);
     }
 
     fn hear(&mut self, told: Told) {

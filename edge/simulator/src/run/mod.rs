@@ -141,6 +141,9 @@ pub enum Error {
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] crate::target::Error),
+    /// More devices than open files.
+    #[error(transparent)]
+    Files(#[from] crate::files::TooMany),
     /// The operating system refuses.
     #[error("cannot listen to signals")]
     Signals(#[source] std::io::Error),
@@ -170,6 +173,8 @@ impl Fleet {
 /// # Errors
 /// [`Error`] if it cannot begin. Whatever goes wrong later is in the summary.
 pub async fn run(options: RunOptions) -> Result<(Manifest, Summary), Error> {
+    // Silent devices keep a socket beside the one they come back on.
+    crate::files::allow(options.devices as u64 * if options.faults.silences > 0.0 { 2 } else { 1 })?;
     let mut signals = StopSignals::listen().map_err(Error::Signals)?;
     let ids: Vec<Id> = (1..=options.devices).map(|number| device_id(&options.name, number)).collect();
     let transports = transports(&options.target, &ids)?;

@@ -107,7 +107,7 @@ impl Cloud {
             events.iter().for_each(&mut each);
             match next {
                 None => return Ok(()),
-                next if next == after || events.is_empty() => {
+                next if next == after => {
                     return Err(Error::Endless { url: format!("{}{path}", self.base) });
                 }
                 next => after = next,

@@ -296,6 +296,9 @@ impl Report {
             ("never emitted", grouped(self.invented)),
             ("contradictions", grouped(self.contradictions)),
         ]);
+        if self.other_boots > 0 {
+            rows.push(("boots that are not in the manifest", grouped(self.other_boots)));
+        }
         let how =
             if self.history_read { "every event was read" } else { "by runs and rows; events were not read" };
         let verdict = if self.proven { "proven: each exactly once" } else { "NOT so" };
