@@ -282,3 +282,6 @@ pub(crate) fn clock_code(clock: Clock) -> u8 {
 pub(crate) fn clock_of(code: u8) -> Option<Clock> {
     [Clock::Device, Clock::Gateway, Clock::Unknown].into_iter().find(|clock| clock_code(*clock) == code)
 }
+
+#[cfg(test)]
+mod tests;

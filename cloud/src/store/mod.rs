@@ -151,6 +151,8 @@ const WRITER_CACHE_KIB: i64 = 64 * 1024;
 /// Size at which the write-ahead log is copied into the database. Pages that many transactions write to, and the last page of
 /// every active device is such, are then copied once instead of many times.
 const CHECKPOINT_PAGES: i64 = 16 * 1024;
+/// Size to which the write-ahead log is cut when a long query has kept it from being copied and it has grown beyond.
+const JOURNAL_BYTES_KEPT: i64 = 128 * 1024 * 1024;
 /// How long to wait for a reader that is just opening or closing the file.
 const BUSY_TIMEOUT_MS: u64 = 10_000;
 
@@ -195,7 +197,7 @@ impl Store {
     /// Folds messages of the stream that was created at `stream_created_ns`, in the stream's order, in one transaction.
     ///
     /// # Errors
-    /// [`Error`] if they could not be written; then nothing of them is, and this store takes no more: open it anew.
+    /// [`Error`] if they could not be written; then nothing of them is.
     pub fn fold(
         &mut self,
         stream: &str,
@@ -216,7 +218,11 @@ impl Store {
             transaction.commit()?;
             Ok(folded)
         })();
-        let folded = folded.map_err(|fault: Fault| fault.while_doing("write to", &self.file))?;
+        let folded = folded.map_err(|fault: Fault| {
+            // What is remembered is ahead of what was rolled back.
+            self.cache = cache::Cache::default();
+            fault.while_doing("write to", &self.file)
+        })?;
         self.position = Some(position);
         self.cache.trim();
         Ok(folded)
@@ -241,6 +247,7 @@ fn prepare(connection: &Connection) -> Result<(), Fault> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_KEPT)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
