@@ -1,6 +1,6 @@
 //! Text as it stands in a message.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use minicbor::Decoder;
 
@@ -100,7 +100,10 @@ impl fmt::Display for Text<'_> {
 
 impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{self}\"")
+        // Escaped as `str` does it: what a device says must not write to a terminal.
+        f.write_char('"')?;
+        self.chunks().try_for_each(|chunk| write!(f, "{}", chunk.escape_debug()))?;
+        f.write_char('"')
     }
 }
 

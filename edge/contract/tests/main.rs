@@ -8,5 +8,8 @@ mod bounds;
 mod cddl;
 mod frozen;
 mod hostile;
+mod names;
 mod refusals;
 mod support;
+mod texts;
+mod times;
