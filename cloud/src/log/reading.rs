@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::StreamExt;
@@ -11,6 +11,7 @@ use weir_contract::subject::{HEADER_ENCODING, STREAM};
 use super::resume::{Found, Resume, StreamFacts, resume};
 use super::{Config, Error, Message};
 use crate::log::provision::{Difference, provision};
+use crate::nats::Client;
 use crate::store::types::Position;
 
 /// Messages asked for at a time: at 256 KiB each, the most that waits for us in memory is 16 MiB.
@@ -45,11 +46,11 @@ impl Reading {
     /// # Errors
     /// [`Error`]; try again later.
     pub async fn begin(
-        context: &Context,
+        nats: &Client,
         config: &Config,
         position: Option<&Position>,
     ) -> Result<Reading, Error> {
-        let (mut stream, differences) = provision(context, config).await?;
+        let (mut stream, differences) = provision(&jetstream::new(nats.clone()), config).await?;
         let info =
             stream.info().await.map_err(|source| Error::Stream { stream: STREAM, source: source.into() })?;
         let facts = StreamFacts {

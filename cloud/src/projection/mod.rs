@@ -24,13 +24,13 @@ pub mod runs;
 use std::error::Error as _;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, Context};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::log::provision::Difference;
 use crate::log::reading::Reading;
 use crate::log::{self, Error as LogError};
+use crate::nats::Client;
 use crate::store::{self, Store};
 use pipeline::{Pipeline, WriterGone};
 
@@ -74,20 +74,14 @@ pub enum Error {
 /// # Errors
 /// Only if the store fails.
 pub async fn run(
-    nats: async_nats::Client,
+    nats: Client,
     stream: log::Config,
     store: Store,
     progress: watch::Sender<Progress>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let pipeline = Pipeline::start(store, progress.clone())?;
-    let mut reader = Reader {
-        context: jetstream::new(nats),
-        stream,
-        progress,
-        differences: Vec::new(),
-        backoff: BACKOFF_MIN,
-    };
+    let mut reader = Reader { nats, stream, progress, differences: Vec::new(), backoff: BACKOFF_MIN };
     tokio::select! {
         // The writer is gone only if it has failed, which its end tells.
         WriterGone = reader.read_for_ever(&pipeline) => {}
@@ -98,7 +92,7 @@ pub async fn run(
 
 /// Reads the log, for ever.
 struct Reader {
-    context: Context,
+    nats: Client,
     stream: log::Config,
     progress: watch::Sender<Progress>,
     /// What has been told of them already.
@@ -134,7 +128,7 @@ impl Reader {
             Ok(position) => position,
             Err(gone) => return Ok(gone),
         };
-        let mut reading = Reading::begin(&self.context, &self.stream, position.as_ref()).await?;
+        let mut reading = Reading::begin(&self.nats, &self.stream, position.as_ref()).await?;
         self.tell(&reading);
         if let Err(gone) = pipeline.begin(&reading).await {
             return Ok(gone);
