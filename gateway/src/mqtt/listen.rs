@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
@@ -17,6 +18,29 @@ use crate::facts;
 
 /// After an `accept` that failed for want of something, such as files: trying again at once would only spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Files beside connections: the spool's, the uplink's, requests of admins.
+const OTHER_FILES: u64 = 256;
+
+/// Asks the system for as many files as connections need, and says so if it does not give them: a connection that finds no
+/// file is not even refused, it hangs.
+pub(super) fn make_room_for_files(connections_max: u64) {
+    let needed = connections_max + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let wanted = Rlimit { current: Some(needed.min(hard)), maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, wanted).is_err() || hard < needed {
+        tracing::warn!(
+            connections_max,
+            files_needed = needed,
+            files_allowed = getrlimit(Resource::Nofile).current,
+            "not all connections will find a file; raise the limit (systemd: LimitNOFILE=) or lower connections_max"
+        );
+    }
+}
 
 /// Accepts until the gateway goes down. Whatever happens to one connection happens in its own task.
 pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {

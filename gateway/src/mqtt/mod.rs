@@ -10,7 +10,7 @@
 //!
 //! * `listen`: sockets, TLS handshakes; `tls`
 //! * `greeting`: CONNECT, who it is ([`passwords`], `topics`), whether it may stay
-//! * `connection`: bytes and time; `registry`: one connection for each client
+//! * `connection`: from CONNACK to the will, bytes and time; `registry`: one connection for each client
 //! * `session`: the protocol, without IO; `frame` and `answer` (packets, borrowed), `codec` (rumqttd's)
 //! * `local`: rumqttd's router, for local subscribers
 //! * [`refusals`]: what was refused lately
@@ -121,6 +121,7 @@ pub async fn start(
     journal: journal::Sender,
     clock: Clock,
 ) -> Result<Listeners, Error> {
+    listen::make_room_for_files(config.connections_max);
     let mut bound = Vec::new();
     for listener in config.listeners() {
         let address = listener.address;

@@ -2,10 +2,12 @@
 
 use proptest::prelude::{any, prop, proptest};
 use rumqttd::protocol::v5::V5;
-use rumqttd::protocol::{Packet, Protocol, PubAckReason};
+use rumqttd::protocol::{Packet, Protocol, PubAckReason, Publish};
+use weir_contract::time;
 use weir_contract::uplink::{self, Event, Header};
 
 use super::*;
+use crate::mqtt::local::Delivery;
 use crate::mqtt::topics::Rights;
 
 /// Takes `room` more uplinks, and remembers everything.

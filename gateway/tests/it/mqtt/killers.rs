@@ -85,12 +85,12 @@ async fn a_subscriber_that_never_acknowledges_or_not_what_it_was_sent() {
         publisher.send(&publish("plant/a", 1, number, b"on")).await;
         publisher.expect(&puback(number)).await;
     }
-    // Acknowledgements of nothing, and out of order.
-    for packet_id in [77_u16, 65_535, 3, 2, 3] {
-        silent.send(&packet(0x40, &packet_id.to_be_bytes())).await;
-    }
     for _ in 0..100 {
         silent.packet().await;
+    }
+    // Acknowledgements of nothing, and out of order.
+    for packet_id in [777_u16, 65_535, 3, 2, 3] {
+        silent.send(&packet(0x40, &packet_id.to_be_bytes())).await;
     }
     silent.nothing_comes().await;
     // The first one opens the way for three.

@@ -1,0 +1,93 @@
+//! What a session asks of the world, done.
+
+use std::sync::Arc;
+
+use crate::custody::{Full, Ticket, Waiter};
+use crate::facts;
+use crate::mqtt::local::{Deliveries, Link, Message};
+use crate::mqtt::reason::Reason;
+use crate::mqtt::session::{Outside, Uplink};
+use crate::mqtt::shared::Shared;
+use crate::mqtt::topics::Client;
+
+/// The world as one read or one delivery sees it.
+pub(super) struct World<'a> {
+    shared: &'a Shared,
+    waiter: &'a Arc<Waiter>,
+    link: &'a mut Option<Link>,
+    opened: &'a mut Option<Deliveries>,
+    /// One time for all that was read at once; asked for when first needed.
+    received_ms: Option<u64>,
+    /// Custody takes nothing any more.
+    pub closed: bool,
+}
+
+impl<'a> World<'a> {
+    pub fn new(
+        shared: &'a Shared,
+        waiter: &'a Arc<Waiter>,
+        link: &'a mut Option<Link>,
+        opened: &'a mut Option<Deliveries>,
+    ) -> Self {
+        World { shared, waiter, link, opened, received_ms: None, closed: false }
+    }
+}
+
+impl Outside for World<'_> {
+    type Ticket = Ticket;
+
+    fn offer(&mut self, bytes: &[u8], uplinks: &[Uplink], mut taken: impl FnMut(&Uplink, Ticket)) -> usize {
+        let received_ms = *self.received_ms.get_or_insert_with(|| self.shared.clock.unix_ms());
+        let mut gather = self.shared.custody.gather();
+        for (index, uplink) in uplinks.iter().enumerate() {
+            let traceparent = uplink.traceparent.clone().map(|place| &bytes[place]);
+            let payload = &bytes[uplink.payload.clone()];
+            match gather.offer(&uplink.device, received_ms, traceparent, payload, uplink.run, self.waiter) {
+                Ok(ticket) => taken(uplink, ticket),
+                Err(full) => {
+                    self.closed = full == Full::Closed;
+                    return index;
+                }
+            }
+        }
+        uplinks.len()
+    }
+
+    fn wants_events(&self) -> bool {
+        self.shared.local.wants_events()
+    }
+
+    fn publish(&mut self, message: &Message<'_>) -> Result<(), Reason> {
+        self.shared.local.publish(message)
+    }
+
+    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason> {
+        if self.link.is_none() {
+            let (link, deliveries) = self.shared.local.open()?;
+            (*self.link, *self.opened) = (Some(link), Some(deliveries));
+        }
+        self.link.as_mut().expect("it is there now").subscribe(filter, qos)
+    }
+
+    fn unsubscribe(&mut self, filter: &str) {
+        if let Some(link) = self.link {
+            link.unsubscribe(filter);
+        }
+    }
+
+    fn acknowledge(&mut self, packet_id: u16) {
+        if let Some(link) = self.link {
+            link.acknowledge(packet_id);
+        }
+    }
+
+    fn refused(&mut self, client: &Client, topic: &str, reason: Reason, said: &str, payload: &[u8]) {
+        facts::uplink_refused(reason.as_str());
+        tracing::debug!(client = %client.name, topic, %reason, "refused: {said}");
+        self.shared.refusals.keep(self.shared.clock.unix_ms(), &client.name, topic, reason, said, payload);
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.shared.clock.unix_ms()
+    }
+}
