@@ -197,7 +197,8 @@ impl Epoch {
 
     /// Records from the one that holds `number` on, up to (not including) `end`, until `bytes_max` is passed.
     ///
-    /// Stops before what is missing; if that is the first, [`Error::Missing`] tells up to where, at most `end`.
+    /// Stops before what is missing; if that is the first, [`Error::Missing`] tells up to where, at most `end`. Any other
+    /// error says that reading failed, not that something is gone.
     pub fn read(&self, number: u64, end: u64, bytes_max: usize) -> Result<Vec<Arc<Record>>, Error> {
         let leaves = self.leaves();
         let start = leaves.partition_point(|&first| first <= number).saturating_sub(1);
@@ -219,7 +220,9 @@ impl Epoch {
                 Ok(record) => {
                     hole = Some((record.first, format!("{} has not got them", self.path.display())));
                 }
-                Err(error) => hole = Some((found_end, error.with_causes())),
+                Err(error) if error.is_damage() => hole = Some((found_end, error.with_causes())),
+                Err(_) if !records.is_empty() => break,
+                Err(error) => return Err(error),
             }
             if hole.is_some() || wanted >= end || bytes >= bytes_max {
                 break;

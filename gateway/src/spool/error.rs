@@ -1,6 +1,6 @@
 //! What can go wrong with a spool, each naming the file or folder.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 /// An error of the spool. A variant per failed step; the cause is the `source`.
@@ -82,6 +82,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the files are not what was written, so that trying again is of no use. Everything else (too many open
+    /// files, no memory, a disk that fails to read) may pass: what cannot be read now is not gone.
+    pub(super) fn is_damage(&self) -> bool {
+        let gone = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof);
+        match self {
+            Self::Io { source, .. } => gone(source),
+            Self::Sled { source, .. } => match &**source {
+                sled::Error::Io(error) => gone(error),
+                _ => true,
+            },
+            Self::Panicked { .. } | Self::Damaged { .. } | Self::Missing { .. } => true,
+            Self::InUse { .. } | Self::ReleasedAhead { .. } | Self::Config { .. } => false,
+        }
+    }
+
     /// The error with its causes, in one line.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();

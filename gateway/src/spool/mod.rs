@@ -158,7 +158,8 @@ impl Spool {
             return Ok(records);
         }
         let after = state.epochs.partition_point(|epoch| epoch.first <= number);
-        let end = state.epochs.get(after).map_or(state.next, |epoch| epoch.first);
+        // While a commit goes over into a new epoch, that begins behind what is durable.
+        let end = state.epochs.get(after).map_or(state.next, |epoch| epoch.first.min(state.next));
         let Some(at) = after.checked_sub(1) else {
             let reason = "no epoch holds them any more".to_owned();
             return Err(Error::Missing { from: number, to: end, reason });
@@ -179,7 +180,7 @@ impl Spool {
             *reading = None;
             match Epoch::open(&self.epoch_path(first)) {
                 Ok(epoch) => *reading = Some((first, Arc::new(epoch))),
-                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
                     return Err(Error::Missing { from: number, to: end, reason: error.with_causes() });
                 }

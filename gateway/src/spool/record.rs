@@ -47,14 +47,13 @@ impl Record {
         }
         let mut part = self.clone();
         while part.first < number {
-            let (entry, len) = first_entry(&part.entries).ok()?;
-            part.received_ms = entry.received_ms;
+            let (_, len) = first_entry(&part.entries).ok()?;
             part.first += 1;
             part.count -= 1;
             part.entries = part.entries.slice(len..);
         }
-        if let Ok((entry, _)) = first_entry(&part.entries) {
-            part.received_ms = entry.received_ms;
+        if part.first > self.first {
+            part.received_ms = first_entry(&part.entries).ok()?.0.received_ms;
         }
         Some(part)
     }
@@ -116,4 +115,58 @@ fn checksum(first: u64, rest: &[u8]) -> u32 {
     hasher.update(&first.to_be_bytes());
     hasher.update(rest);
     hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_contract::segment::write_entry;
+
+    use super::*;
+
+    fn entries(count: u8) -> Vec<u8> {
+        let mut entries = Vec::new();
+        for at in 0..count {
+            let device = "d1".parse().expect("a name");
+            write_entry(&mut entries, &device, 1000 + u64::from(at), None, &vec![at; usize::from(at) * 40]);
+        }
+        entries
+    }
+
+    fn value(first: u64, count: u8) -> Vec<u8> {
+        let mut value = Vec::new();
+        write_value(&mut value, first, u32::from(count), 1000, &entries(count));
+        value
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let record = read_value(&7_u64.to_be_bytes(), &value(7, 3)).expect("whole");
+        assert_eq!(record, Record { first: 7, count: 3, received_ms: 1000, entries: entries(3).into() });
+        assert_eq!(record.end(), 10);
+    }
+
+    #[test]
+    fn any_changed_byte_is_found_out() {
+        let (key, value) = (7_u64.to_be_bytes(), value(7, 3));
+        for at in 0..value.len() {
+            let mut changed = value.clone();
+            changed[at] ^= 0x10;
+            assert!(read_value(&key, &changed).is_err(), "byte {at}");
+            assert!(read_value(&key, &value[..at]).is_err(), "cut at {at}");
+        }
+        assert_eq!(read_value(&8_u64.to_be_bytes(), &value), Err(Damage::Checksum), "under another's key");
+        assert_eq!(read_value(b"7", &value), Err(Damage::Key));
+    }
+
+    #[test]
+    fn a_part_of_a_record_is_its_later_uplinks() {
+        let record = read_value(&7_u64.to_be_bytes(), &value(7, 5)).expect("whole");
+        assert_eq!(record.part_from(1).as_ref(), Some(&record));
+        assert_eq!(record.part_from(7).as_ref(), Some(&record));
+        let part = record.part_from(9).expect("three of five");
+        assert_eq!((part.first, part.count, part.received_ms), (9, 3, 1002));
+        assert!(record.entries.ends_with(&part.entries));
+        assert_eq!(record.part_from(11).map(|part| part.count), Some(1));
+        assert_eq!(record.part_from(12), None);
+    }
 }

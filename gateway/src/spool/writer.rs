@@ -143,6 +143,7 @@ fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> 
     let next = match end {
         Ok(Some(end)) => end,
         Ok(None) => last.first,
+        Err(error) if !error.is_damage() => return Err(error),
         Err(error) => {
             // Its numbers may have been given out and even forwarded: none of them may be given out again.
             tracing::error!(
@@ -300,8 +301,12 @@ impl Spool {
             drop(chores.retired);
             let current = self.current_mark();
             let due = chores.mark || chores.stop || timed_out;
-            if due && current != written && self.write_mark(&current) {
-                (written, marked_at) = (current, Instant::now());
+            if due && current != written {
+                // If it fails, it is not tried again at once.
+                marked_at = Instant::now();
+                if self.write_mark(&current) {
+                    written = current;
+                }
             }
             if chores.sweep && self.sweep(&mut written) {
                 marked_at = Instant::now();

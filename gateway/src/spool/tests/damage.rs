@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{NOW_MS, append, config, copy, epoch_folders, fill, read_what_is_there};
-use crate::spool::{Config, Spool};
+use crate::spool::{Config, Error, Spool};
 
 #[test]
 fn damage_in_an_epoch_is_told_as_missing_numbers_and_the_rest_is_read() {
@@ -110,4 +110,29 @@ fn damage(path: &Path, random: &mut fastrand::Rng) {
         _ => bytes.truncate(random.usize(..bytes.len())),
     }
     fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn what_cannot_be_read_just_now_is_not_told_to_be_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    let stored = fill(&spool, &mut writer, 3);
+    writer.close();
+    drop(spool);
+    let log = epoch_folders(&config)[0].join("db");
+    let aside = log.with_extension("aside");
+    let (spool, _writer) = Spool::open(&config, NOW_MS).expect("opens");
+    // Opening it fails, as it would with too many open files.
+    fs::rename(&log, &aside).expect("moved");
+    fs::create_dir(&log).expect("made");
+    match spool.read_from(1, 1) {
+        Err(Error::Sled { .. } | Error::Io { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    fs::remove_dir(&log).expect("removed");
+    fs::rename(&aside, &log).expect("moved back");
+    let (texts, missing) = read_what_is_there(&spool, 1);
+    assert_eq!(missing, []);
+    assert!(texts.iter().map(|(_, text)| text).eq(&stored));
 }
