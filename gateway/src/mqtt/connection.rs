@@ -17,7 +17,7 @@ use self::carrier::Carrier;
 use self::presence::Presence;
 use super::answer::{self, Terms};
 use super::codec::Will;
-use super::greeting::{self, Guest};
+use super::greeting::{self, Guest, Refusal};
 use super::local::Message;
 use super::reason::Reason;
 use super::session::{Abilities, End, Session};
@@ -48,34 +48,38 @@ pub(super) async fn serve(
         Ok(Ok(None)) => facts::connection_refused("no-mqtt"),
         Ok(Ok(Some(guest))) => stay(stream, peer, guest, &shared).await,
         Ok(Err(refusal)) => {
-            facts::connection_refused(refusal.reason.as_str());
-            tracing::info!(%peer, client = refusal.name, reason = %refusal.reason, "a connection was refused: {}", refusal.said);
-            let client = if refusal.name.is_empty() { peer.to_string() } else { refusal.name };
-            shared.refusals.keep(shared.clock.unix_ms(), &client, "", refusal.reason, refusal.said, &[]);
-            let mut out = Vec::new();
-            if let Some(version) = refusal.version {
-                answer::connack_refusing(&mut out, version, refusal.reason, refusal.said);
-            }
-            drop(
-                timeout(GOODBYE, async {
-                    stream.write_all(&out).await?;
-                    stream.shutdown().await
-                })
-                .await,
-            );
+            let goodbye = refuse(refusal, peer, &shared);
+            let said = async {
+                stream.write_all(&goodbye).await?;
+                stream.shutdown().await
+            };
+            drop(timeout(GOODBYE, said).await);
         }
     }
+}
+
+/// Tells of a client that may not stay; returns what it is told, if it has words for that.
+fn refuse(refusal: Refusal, peer: SocketAddr, shared: &Shared) -> Vec<u8> {
+    let Refusal { version, reason, said, name } = refusal;
+    facts::connection_refused(reason.as_str());
+    tracing::info!(%peer, client = name, %reason, "a connection was refused: {said}");
+    let client = if name.is_empty() { peer.to_string() } else { name };
+    shared.refusals.keep(shared.clock.unix_ms(), &client, "", reason, said, &[]);
+    let mut out = Vec::new();
+    if let Some(version) = version {
+        answer::connack_refusing(&mut out, version, reason, said);
+    }
+    out
 }
 
 /// Serves a client that may stay.
 async fn stay(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
-    guest: Guest,
+    guest: Box<Guest>,
     shared: &Arc<Shared>,
 ) {
-    let Guest { client, client_id, connect, assigned, rest } = guest;
-    let (place, before) = shared.registry.enter(&client.name, &client_id);
+    let (place, before) = shared.registry.enter(&guest.client.name, &guest.client_id);
     if shared.closing.is_closed() {
         // Those who were there have been told already.
         place.end(Reason::ServerShuttingDown);
@@ -84,6 +88,20 @@ async fn stay(
         // One after the other, so that they are told apart by those who hear of them.
         drop(timeout(TAKEOVER, before.gone()).await);
     }
+    let presence = Presence::begin(&guest.client, peer, shared);
+    let (mut carrier, will) = welcome(*guest, shared);
+    let end = carrier.run(&mut stream, &place).await;
+    presence.end(end);
+    if let (Some(will), true) = (will, wants_will(end)) {
+        publish_will(&will, &carrier.session().client, shared);
+    }
+    drop((carrier, place));
+    drop(timeout(GOODBYE, stream.shutdown()).await);
+}
+
+/// Agrees on the terms and writes the CONNACK. Not part of `stay`, because what an async function once had it keeps room for.
+fn welcome(guest: Guest, shared: &Arc<Shared>) -> (Box<Carrier>, Option<Box<Will>>) {
+    let Guest { client, client_id, connect, assigned, rest } = guest;
     let keep_alive_max_s = u16::try_from(shared.times.keep_alive_max.as_secs()).unwrap_or(u16::MAX);
     let keep_alive_s = match connect.keep_alive_s {
         0 => keep_alive_max_s,
@@ -96,7 +114,6 @@ async fn stay(
         wants_reasons: connect.wants_reasons,
     };
     let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
-    let presence = Presence::begin(&client, peer, shared);
     let mut session = Session::new(client, abilities, shared.limits, number);
     let terms = Terms {
         keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
@@ -107,16 +124,8 @@ async fn stay(
     };
     answer::connack(&mut session.out, connect.version, &terms);
     let keep_alive = Duration::from_millis(u64::from(keep_alive_s) * 1500);
-    drop(client_id);
-    let mut carrier = Box::new(Carrier::new(session, rest, keep_alive, Arc::clone(shared)));
-    let will = connect.will.map(Box::new);
-    let end = carrier.run(&mut stream, &place).await;
-    presence.end(end);
-    if let (Some(will), true) = (will, wants_will(end)) {
-        publish_will(&will, &carrier.session().client, shared);
-    }
-    drop((carrier, place));
-    drop(timeout(GOODBYE, stream.shutdown()).await);
+    let carrier = Carrier::new(session, rest, keep_alive, Arc::clone(shared));
+    (Box::new(carrier), connect.will.map(Box::new))
 }
 
 /// MQTT 5, 3.1.2.5: the will is for clients that did not say DISCONNECT. When the gateway goes down nobody is left to

@@ -42,7 +42,7 @@ pub(super) async fn greet(
     stream: &mut (impl AsyncRead + Unpin),
     proven: Option<Option<String>>,
     shared: &Shared,
-) -> Result<Option<Guest>, Refusal> {
+) -> Result<Option<Box<Guest>>, Refusal> {
     let mut bytes = Vec::with_capacity(256);
     let (mut connect, len) = loop {
         match frame::next(&bytes, CONNECT_BYTES_MAX) {
@@ -120,7 +120,7 @@ pub(super) async fn greet(
     if let Some((reason, said)) = connect.will.as_ref().and_then(|will| check_will(will, &client, shared)) {
         return Err(refuse(reason, said, &client.name));
     }
-    Ok(Some(Guest { client, client_id, connect, assigned, rest: bytes }))
+    Ok(Some(Box::new(Guest { client, client_id, connect, assigned, rest: bytes })))
 }
 
 fn read(frame: &frame::Frame<'_>) -> Result<Connect, Refusal> {

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::connection;
 use super::shared::Shared;
@@ -58,8 +59,13 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
                     facts::connection_refused("too-many-connections");
                     continue;
                 };
-                let (tls, shared) = (tls.clone(), Arc::clone(&shared));
-                tokio::spawn(one(stream, peer, tls, shared, permit));
+                // An acknowledgement is worth more than a full packet.
+                drop(stream.set_nodelay(true));
+                let shared = Arc::clone(&shared);
+                match &tls {
+                    None => tokio::spawn(plain(stream, peer, shared, permit)),
+                    Some(tls) => tokio::spawn(secure(stream, peer, tls.clone(), shared, permit)),
+                };
             }
             // It gave up while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -74,38 +80,60 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
     }
 }
 
-/// One connection, from its handshake to its end.
-async fn one(
+/// A connection from its first byte to its end; only then another may have its permit.
+async fn plain(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
+    connection::serve(stream, peer, None, shared).await;
+    drop(permit);
+}
+
+/// A connection from its handshake to its end.
+async fn secure(
     stream: TcpStream,
     peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: TlsAcceptor,
     shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
 ) {
-    // An acknowledgement is worth more than a full packet.
-    drop(stream.set_nodelay(true));
-    match tls {
-        None => connection::serve(stream, peer, None, shared).await,
-        Some(tls) => {
-            let handshake = timeout(shared.times.handshake, Box::pin(tls.accept(stream)));
-            let shaken = tokio::select! {
-                shaken = handshake => shaken,
-                () = shared.closed() => return,
-            };
-            match shaken {
-                Err(_) => facts::connection_refused("no-handshake"),
-                Ok(Err(error)) => {
-                    facts::connection_refused("tls");
-                    tracing::info!(%peer, %error, "a TLS handshake failed");
-                }
-                Ok(Ok(stream)) => {
-                    let certificates = stream.get_ref().1.peer_certificates();
-                    let proven = certificates.and_then(<[_]>::first).map(tls::common_name);
-                    // A TLS stream is large; only the pointer is carried around.
-                    connection::serve(Box::new(stream), peer, proven, shared).await;
-                }
-            }
-        }
+    if let Some(stream) = Box::pin(shake_hands(stream, peer, tls, &shared)).await {
+        let certificates = stream.get_ref().1.peer_certificates();
+        let proven = certificates.and_then(<[_]>::first).map(tls::common_name);
+        connection::serve(stream, peer, proven, shared).await;
     }
     drop(permit);
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: TlsAcceptor,
+    shared: &Shared,
+) -> Option<Box<TlsStream<TcpStream>>> {
+    let handshake = timeout(shared.times.handshake, tls.accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = shared.closed() => return None,
+    };
+    match shaken {
+        Err(_) => facts::connection_refused("no-handshake"),
+        Ok(Err(error)) => {
+            facts::connection_refused("tls");
+            tracing::info!(%peer, %error, "a TLS handshake failed");
+        }
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_task_is_small() {
+        assert!(size(plain) < 2500, "{}", size(plain));
+    }
 }

@@ -7,3 +7,4 @@ mod limits;
 mod local;
 mod promise;
 mod protocol;
+mod resources;

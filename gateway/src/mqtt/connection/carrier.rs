@@ -274,15 +274,15 @@ impl Carrier {
         let mut world = World::new(&shared, &self.waiter, &mut self.link, &mut self.opened);
         let (done, progress) = self.session.receive(bytes, uplinks, &mut world);
         let closed = world.closed;
+        // Refusals have nothing to wait for, and a repeated uplink may be stored long since.
+        self.session.acknowledge(shared.custody.stored());
         match progress {
-            _ if closed => self.leave(End::Closed(Reason::ServerUnavailable)),
+            _ if closed => self.leave(End::Closed(Reason::UnspecifiedError)),
             Progress::Read => {}
             Progress::NoRoom => self.state = State::NoRoom { full: false },
             Progress::TooManyInFlight => self.state = State::TooManyInFlight,
             Progress::End(end) => self.leave(end),
         }
-        // Refusals have nothing to wait for, and a repeated uplink may be stored long since.
-        self.session.acknowledge(shared.custody.stored());
         done
     }
 
@@ -363,7 +363,7 @@ impl Carrier {
                     let mut world = World::new(&shared, &self.waiter, &mut self.link, &mut self.opened);
                     self.session.deliver(delivery, &mut world);
                 }
-                Some(Err(Lost)) => return self.leave(End::Closed(Reason::ServerUnavailable)),
+                Some(Err(Lost)) => return self.leave(End::Closed(Reason::UnspecifiedError)),
                 None => break,
             }
             if room > 0 && self.session.can_deliver() {
