@@ -34,7 +34,7 @@ pub enum Command {
     /// Run the gateway until SIGTERM or SIGINT (also without this word)
     ///
     /// On SIGTERM it accepts nothing more, stores what it has taken, tries for uplink.drain_ms_max to deliver it, and
-    /// ends with 0. If the spool's disk fails it ends with 1 at once: nothing is acknowledged that is not on disk.
+    /// ends with 0; told a second time it ends at once, with 1. If the spool's disk fails it ends with 1 at once: nothing is acknowledged that is not on disk.
     Run(File),
     /// Check a configuration file, without touching anything else
     ///

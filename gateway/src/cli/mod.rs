@@ -6,6 +6,7 @@ mod show;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -14,6 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::arguments::{Arguments, Command};
 use crate::config::Config;
 use crate::{logging, running};
+
+/// For reads that are under way when everything else has ended.
+const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Ends with 0, with 1 if something went wrong, with 2 if the command line cannot be understood.
 #[must_use]
@@ -50,7 +54,10 @@ fn run(file: &Path) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(until_told(config))
+    let ended = runtime.block_on(until_told(config));
+    // A read from a failing disk may never return; it is not waited for.
+    runtime.shutdown_timeout(BLOCKING_STOP_MAX);
+    ended
 }
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
@@ -70,7 +77,13 @@ async fn until_told(config: Config) -> Result<()> {
             );
         }
     }
-    running.shutdown().await.map_err(|error| anyhow::anyhow!("the spool failed: {}", error.with_causes()))
+    tokio::select! {
+        stopped = running.shutdown() => {
+            stopped.map_err(|error| anyhow::anyhow!("the spool failed: {}", error.with_causes()))
+        }
+        _ = terminate.recv() => bail!("told twice to stop: ended at once; what was acknowledged is on disk"),
+        _ = interrupt.recv() => bail!("told twice to stop: ended at once; what was acknowledged is on disk"),
+    }
 }
 
 fn check(file: &Path) -> Result<()> {
