@@ -153,6 +153,8 @@ impl Trouble {
             async_nats::Event::Disconnected => {
                 tracing::warn!(servers, "lost the connection to NATS; trying again");
             }
+            // Our own doing, at the end.
+            async_nats::Event::Draining | async_nats::Event::Closed => {}
             other => {
                 let what = other.to_string();
                 if told.as_deref() != Some(&what) {

@@ -155,8 +155,7 @@ impl Running {
         while let Some(ended) = self.parts.join_next().await {
             result = result.and(ended.unwrap_or_else(|panic| Err(Error::Panicked(panic))));
         }
-        // Best effort: whoever reads it after a crash finds an address at which nobody listens, too.
-        let _ = std::fs::remove_file(&self.addresses_file);
+        remove_addresses(&self.addresses_file, &self.addresses);
         result
     }
 }
@@ -171,13 +170,25 @@ fn addresses_file(store: &Path, role: Role) -> PathBuf {
     file.into()
 }
 
+/// Best effort: whoever reads the file after a crash finds an address at which nobody listens, too. A file that another process has
+/// put there meanwhile stays.
+fn remove_addresses(file: &Path, addresses: &Addresses) {
+    if std::fs::read(file).is_ok_and(|found| found == encoded(addresses)) {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+fn encoded(addresses: &Addresses) -> Vec<u8> {
+    let mut text = serde_json::to_vec(addresses).expect("addresses are plain strings");
+    text.push(b'\n');
+    text
+}
+
 /// Replaces the file in one step, so that a reader sees all of it or none.
 fn write_addresses(file: &Path, addresses: &Addresses) -> Result<(), Error> {
     let failed = |source| Error::Addresses { file: file.into(), source };
-    let mut text = serde_json::to_vec(addresses).expect("addresses are plain strings");
-    text.push(b'\n');
     let mut draft = file.as_os_str().to_owned();
     draft.push(".new");
-    std::fs::write(&draft, text).map_err(failed)?;
+    std::fs::write(&draft, encoded(addresses)).map_err(failed)?;
     std::fs::rename(&draft, file).map_err(failed)
 }

@@ -118,12 +118,15 @@ fn position(
     progress: Option<Progress>,
     now_ms: u64,
 ) -> types::Position {
-    let lag_seconds = progress.as_ref().and_then(|progress| lag_seconds(progress, now_ms));
+    // What was true when the log was last read may not be true any more.
+    let current = progress.as_ref().filter(|progress| progress.reading);
+    let lag_messages = current.and_then(|progress| progress.lag_messages);
+    let lag_seconds = current.and_then(|progress| lag_seconds(progress, now_ms));
     types::Position {
         stream: stored.map(|position| position.stream.clone()),
         stream_sequence: stored.map_or(0, |position| position.stream_sequence),
         stream_last_sequence: progress.as_ref().and_then(|progress| progress.stream_last_sequence),
-        lag_messages: progress.as_ref().and_then(|progress| progress.lag_messages),
+        lag_messages,
         lag_seconds,
         reading: progress.as_ref().map(|progress| progress.reading),
         trouble: progress.and_then(|progress| progress.trouble),

@@ -16,12 +16,10 @@ pub fn answered(route: &'static str, status: u16, took: Duration) {
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 pub fn measured(status: &Status) {
     gauge!("weir_cloud_stream_sequence").set(status.position.stream_sequence as f64);
-    if let Some(messages) = status.position.lag_messages {
-        gauge!("weir_cloud_lag_messages").set(messages as f64);
-    }
-    if let Some(seconds) = status.position.lag_seconds {
-        gauge!("weir_cloud_lag_seconds").set(seconds);
-    }
+    // Not a number rather than the number of a better time: nobody shall take an outage for being up to date.
+    let lag_messages = status.position.lag_messages.map_or(f64::NAN, |messages| messages as f64);
+    gauge!("weir_cloud_lag_messages").set(lag_messages);
+    gauge!("weir_cloud_lag_seconds").set(status.position.lag_seconds.unwrap_or(f64::NAN));
     if let Some(reading) = status.position.reading {
         gauge!("weir_cloud_reading_log").set(f64::from(reading));
     }
@@ -43,8 +41,14 @@ pub fn describe() {
     describe_counter!("weir_cloud_requests_total", "Requests answered, by route and status");
     describe_histogram!("weir_cloud_request_seconds", "Time from a request's head to its answer's, by route");
     describe_gauge!("weir_cloud_stream_sequence", "Stream sequence of the last message folded");
-    describe_gauge!("weir_cloud_lag_messages", "Messages in the log that are not folded yet");
-    describe_gauge!("weir_cloud_lag_seconds", "Age of the last message folded while others wait, else 0");
+    describe_gauge!(
+        "weir_cloud_lag_messages",
+        "Messages in the log that are not folded yet; NaN while the log is not read"
+    );
+    describe_gauge!(
+        "weir_cloud_lag_seconds",
+        "Age of the last message folded while others wait, else 0; NaN while the log is not read"
+    );
     describe_gauge!("weir_cloud_reading_log", "1 while the log is being read");
     describe_gauge!("weir_cloud_nats_connected", "1 while the connection to NATS stands");
     describe_gauge!("weir_cloud_devices", "Devices known of");

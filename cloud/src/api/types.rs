@@ -386,9 +386,9 @@ pub struct Position {
     pub stream_sequence: u64,
     /// Sequence of the last message the stream holds. This and the rest is `null` where this process does not read the log.
     pub stream_last_sequence: Option<u64>,
-    /// Messages not folded yet.
+    /// Messages not folded yet; `null` while the log is not being read, as nobody knows then.
     pub lag_messages: Option<u64>,
-    /// How old the last message folded is while there are others waiting; else 0.
+    /// How old the last message folded is while there are others waiting; else 0. `null` as `lag_messages`.
     pub lag_seconds: Option<f64>,
     /// Whether the log is being read right now.
     pub reading: Option<bool>,

@@ -101,7 +101,7 @@ impl Client {
             }
             other => format!("cannot be asked: {other}"),
         };
-        Failure::Unreachable(format!("{} {what}; `weir doctor` looks further", self.base))
+        Failure::Unreachable(format!("{} {what}", self.base))
     }
 }
 

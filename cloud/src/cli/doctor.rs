@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{self, Client, Failure};
-use super::print::{Style, Tone, plain};
+use super::print::{Style, Tone, counted, plain};
 use super::{Outcome, Session};
 use crate::api::types;
 
@@ -105,13 +105,15 @@ fn report(checks: &[Check], style: Style) -> String {
             text.push_str(&format!("         {}\n", style.paint(&format!("→ {advice}"), Tone::Dim)));
         }
     }
-    let of = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let of = |verdict| checks.iter().filter(|check| check.verdict == verdict).count() as u64;
     let (warnings, failed) = (of(Verdict::Warning), of(Verdict::Failed));
     let summary = match (failed, warnings) {
         (0, 0) => style.paint("all is well", Tone::Good),
-        (0, warnings) => style.paint(&format!("works, with {warnings} warnings"), Tone::Warning),
-        (failed, warnings) => style.paint(&format!("{failed} failed, {warnings} warnings"), Tone::Bad),
+        (0, warnings) => style.paint(&format!("works, with {}", counted(warnings, "warning")), Tone::Warning),
+        (failed, warnings) => {
+            style.paint(&format!("{failed} failed, {}", counted(warnings, "warning")), Tone::Bad)
+        }
     };
-    text.push_str(&format!("\n{} checks: {summary}\n", checks.len()));
+    text.push_str(&format!("\n{}: {summary}\n", counted(checks.len() as u64, "check")));
     text
 }

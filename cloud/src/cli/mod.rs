@@ -60,7 +60,9 @@ pub fn main() -> ExitCode {
         // Whoever reads our output has had enough of it, as `head` does.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("weir: {failure}");
+            let next =
+                if matches!(failure, Failure::Unreachable(_)) { "; `weir doctor` looks further" } else { "" };
+            eprintln!("weir: {failure}{next}");
             ExitCode::from(if matches!(failure, Failure::NotFound(_)) { 1 } else { 2 })
         }
     }

@@ -12,7 +12,7 @@ use crate::times::{ago, duration, rfc3339};
 
 mod words;
 
-pub use words::{Style, Tone, count, plain, ranges, seconds_long};
+pub use words::{Style, Tone, count, counted, plain, ranges, seconds_long};
 
 /// Ranges shown of a boot before it is said how many more there are.
 const RANGES_MAX: usize = 8;
@@ -58,7 +58,7 @@ pub fn devices(devices: &[Device], style: Style, now_ms: u64) -> String {
         ]);
     }
     let up = devices.iter().filter(|device| device.connected == Some(true)).count();
-    format!("{}\n{} devices, {up} connected\n", table.finish(), devices.len())
+    format!("{}\n{}, {up} connected\n", table.finish(), counted(devices.len() as u64, "device"))
 }
 
 /// The state of a device.
@@ -121,6 +121,9 @@ pub fn state(state: &State, style: Style, now_ms: u64) -> String {
             "command",
             format!("{} {}{why} {}", plain(&command.id), command.outcome, when(command.origin.at)),
         );
+    }
+    if state.at.is_some() && state.last_event_at.is_none() {
+        text.push_str("\nnothing of it had happened by then, as far as is known\n");
     }
     if !state.sensors.is_empty() {
         text.push('\n');
@@ -220,11 +223,11 @@ pub fn boots(boots: &Boots, style: Style) -> String {
         };
         let again = match boot.duplicates {
             0 => String::new(),
-            again => format!("; {} arrived again and were dropped", count(again)),
+            again => format!("; {} more that arrived again, dropped", count(again)),
         };
         line(
             "stored",
-            format!("{} events: {}{again}", count(boot.events), ranges(&boot.stored, RANGES_MAX)),
+            format!("{}: {}{again}", counted(boot.events, "event"), ranges(&boot.stored, RANGES_MAX)),
             Tone::Plain,
         );
         let in_runs: u64 = boot.stored.iter().map(|(from, to)| u64::from(*to) - u64::from(*from) + 1).sum();
@@ -288,17 +291,17 @@ pub fn status(status: &Status, style: Style, now_ms: u64) -> String {
     line(
         "store",
         format!(
-            "{} events of {} devices, {}",
-            count(store.events),
-            count(store.devices),
+            "{} of {}, {}",
+            counted(store.events, "event"),
+            counted(store.devices, "device"),
             words::bytes(store.file_bytes)
         ),
     );
-    line("again", format!("{} events arrived again and were dropped", count(store.duplicates)));
+    line("again", format!("{} that arrived again, dropped", counted(store.duplicates, "event")));
     line(
         "unreadable",
         style.paint(
-            &format!("{} dead letters", count(store.dead_letters)),
+            &counted(store.dead_letters, "dead letter"),
             Tone::warning_unless(store.dead_letters == 0),
         ),
     );

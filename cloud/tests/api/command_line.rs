@@ -61,11 +61,11 @@ fn tables_have_what_was_asked_and_no_colours_in_a_pipe() {
         ),
         (
             vec!["boots", "kiln-1"],
-            vec!["stored   3 events: 1–3; 3 arrived again", "lost     4–6: outbox-full"],
+            vec!["stored   3 events: 1–3; 3 more that arrived again", "lost     4–6: outbox-full"],
         ),
         (vec!["boots", "kiln-2"], vec!["missing  1–2"]),
         (vec!["dead-letters"], vec!["#", "message 3 on weir.1.segments.hall.gw-1.main"]),
-        (vec!["status"], vec!["role serve", "1 dead letters", "gw-1"]),
+        (vec!["status"], vec!["role serve", "1 dead letter", "gw-1"]),
     ] {
         let text = said(&weir(&service, &arguments));
         assert!(!text.contains('\x1b'), "{text:?}");
@@ -116,9 +116,9 @@ fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let output = weir(&service, &["doctor"]);
     let text = said(&output);
     assert!(text.contains("ok       cloud:"), "{text}");
-    assert!(text.contains("warning  dead letters: 1"), "{text}");
-    assert!(text.contains("warning  missing: 2 events of kiln-2"), "{text}");
-    assert!(text.contains("warning  lost: 3 events of kiln-1"), "{text}");
+    assert!(text.contains("warning  dead letters: 1 thing"), "{text}");
+    assert!(text.contains("warning  missing: 2 events of kiln-2:"), "{text}");
+    assert!(text.contains("warning  lost: 3 events of kiln-1:"), "{text}");
 
     let gone = weir(&service, &["doctor", "--gateway", "http://127.0.0.1:1", "--json"]);
     assert_eq!(gone.status.code(), Some(1));

@@ -210,6 +210,7 @@ fn a_process_that_only_projects_answers_for_itself_and_no_queries() {
     assert_eq!(status["role"], "project");
     assert_eq!(status["nats"]["connected"], false);
     assert_eq!(status["position"]["reading"], false);
+    assert_eq!(status["position"]["lag_messages"], serde_json::Value::Null, "nobody knows it then");
 
     let told = std::fs::read_to_string(folder.path().join("cloud.sqlite.project.addresses.json"))
         .expect("it is told");

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::stream::{Config as StreamConfig, LastRawMessageErrorKind, StorageType, Stream};
+use async_nats::jetstream::stream::{
+    Config as StreamConfig, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream,
+};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use tokio::sync::watch;
@@ -140,6 +142,8 @@ impl Session {
             name: STREAM.to_owned(),
             subjects: vec![STREAM_SUBJECTS.to_owned()],
             storage: StorageType::File,
+            // A full stream refuses, and the spool keeps: nothing is pushed out of the log in silence.
+            discard: DiscardPolicy::New,
             allow_direct: true,
             description: Some("Segments of all Weir gateways".to_owned()),
             ..StreamConfig::default()

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::api::types::{Device, Gateway, Position, Readiness, Status};
 use crate::cli::client::Failure;
-use crate::cli::print::{count, seconds_long};
+use crate::cli::print::{count, counted, seconds_long};
 use crate::times::{ago, duration};
 
 /// Lag that is worth a warning; below it the projection is merely at work.
@@ -149,7 +149,7 @@ fn log(position: &Position) -> Check {
         );
     }
     let seconds = position.lag_seconds.unwrap_or_default();
-    let behind = format!("{} messages ({}) behind the log", count(messages), seconds_long(seconds));
+    let behind = format!("{} ({}) behind the log", counted(messages, "message"), seconds_long(seconds));
     if seconds >= LAG_SECONDS_FAIL {
         Check::failed(
             "projection",
@@ -167,7 +167,7 @@ fn dead_letters(letters: u64) -> Check {
     if letters == 0 {
         return Check::ok("dead letters", "none: everything that arrived could be read");
     }
-    let finding = format!("{} things arrived that could not be read", count(letters));
+    let finding = format!("{} arrived that could not be read", counted(letters, "thing"));
     Check::warning("dead letters", finding, "`weir dead-letters` tells each, with the reason")
 }
 
@@ -175,13 +175,16 @@ fn arrived(gateway: &Gateway, now_ms: u64) -> Check {
     let name = format!("gateway {}", gateway.gateway);
     let last = ago(gateway.last_logged_at.0, now_ms);
     if gateway.missing_count == 0 {
-        return Check::ok(name, format!("{} uplinks arrived, the last {last}", count(gateway.last_number)));
+        return Check::ok(
+            name,
+            format!("{} arrived, the last {last}", counted(gateway.last_number, "uplink")),
+        );
     }
     let first =
         gateway.missing.first().map_or_else(String::new, |(from, to)| format!(", from {from} to {to} first"));
     Check::failed(
         name,
-        format!("{} uplinks never arrived although later ones did{first}", count(gateway.missing_count)),
+        format!("{} never arrived although later ones did{first}", counted(gateway.missing_count, "uplink")),
         "they expired from the log before they were read, or the log lost them; the gateway sends what it still has",
     )
 }
@@ -196,7 +199,8 @@ pub fn devices(answer: Result<Vec<Device>, Failure>) -> Vec<Check> {
         }
     };
     let events: u64 = devices.iter().map(|device| device.events).sum();
-    let stored = format!("{} events of {} devices are stored", count(events), devices.len());
+    let stored =
+        format!("{} of {} stored", counted(events, "event"), counted(devices.len() as u64, "device"));
     let mut checks = vec![match devices.is_empty() {
         true => Check::warning("devices", "none has been heard of", "is a device or weir-sim running?"),
         false => Check::ok("devices", stored),
@@ -205,7 +209,7 @@ pub fn devices(answer: Result<Vec<Device>, Failure>) -> Vec<Check> {
         None => Check::ok("missing", "none: every number is stored or in the ledger"),
         Some(finding) => Check::warning(
             "missing",
-            format!("{finding} are neither stored nor in the ledger"),
+            format!("{finding}: neither stored nor in the ledger"),
             "normal while a gateway that has them is offline; `weir boots DEVICE` tells which",
         ),
     });
@@ -213,7 +217,7 @@ pub fn devices(answer: Result<Vec<Device>, Failure>) -> Vec<Check> {
         None => Check::ok("lost", "none"),
         Some(finding) => Check::warning(
             "lost",
-            format!("{finding} are in the ledger as lost"),
+            format!("{finding}: in the ledger as lost"),
             "`weir boots DEVICE` tells which and why",
         ),
     });
@@ -232,7 +236,7 @@ fn named(devices: &[Device], of: impl Fn(&Device) -> u64) -> Option<String> {
     let names: Vec<&str> = having.iter().take(NAMES_MAX).map(|(_, name)| *name).collect();
     let more = having.len().checked_sub(NAMES_MAX).filter(|more| *more > 0);
     let more = more.map_or_else(String::new, |more| format!(" and {more} more"));
-    (all > 0).then(|| format!("{} events of {}{more}", count(all), names.join(", ")))
+    (all > 0).then(|| format!("{} of {}{more}", counted(all, "event"), names.join(", ")))
 }
 
 /// What a gateway says of itself at its admin address. Read by name: the gateway's program may be of another version.
@@ -306,7 +310,8 @@ fn spool(name: &str, status: &Value) -> Check {
     let bytes = number(status, "/spool/bytes").unwrap_or(0);
     let budget = number(status, "/spool/budget_bytes").unwrap_or(0).max(1);
     let percent = bytes.saturating_mul(100) / budget;
-    let finding = format!("{} uplinks wait{oldest}; {percent} % of its disk budget is used", count(waiting));
+    let finding =
+        format!("{} waiting{oldest}; {percent} % of its disk budget is used", counted(waiting, "uplink"));
     if percent >= SPOOL_PERCENT_FAIL {
         let advice =
             "when it is full devices are made to wait: bring the uplink back, or raise spool.bytes_max";
@@ -324,8 +329,8 @@ fn refusals(name: &str, refusals: &Value) -> Check {
     let Some(last) = kept.last() else { return Check::ok(check, "none lately") };
     let said = |key: &str| last.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
     let finding = format!(
-        "{} publishes or clients were refused lately, the last one of {}: {}",
-        count(kept.len().try_into().unwrap_or(u64::MAX)),
+        "{} of publishes or clients lately, the last one of {}: {}",
+        counted(kept.len() as u64, "refusal"),
         said("client"),
         said("said"),
     );

@@ -201,7 +201,7 @@ fn boots_tell_what_became_of_every_number() {
         boots(&both, TEXT),
         "\
 boot 77, began 2026-11-20T18:30:59.123Z
-  stored   11 events: 1–10, 12; 3 arrived again and were dropped
+  stored   11 events: 1–10, 12; 3 more that arrived again, dropped
   lost     13–15: outbox-full, says kiln-1
   missing  11
 boot 78, began at an unknown time
@@ -283,7 +283,7 @@ weir-cloud  0.1.0 (role all)
 nats        connected
 log         folded to 4,711, 10 messages (2s) behind
 store       1,234,567 events of 12 devices, 3.0 MiB
-again       5 events arrived again and were dropped
+again       5 events that arrived again, dropped
 unreadable  0 dead letters
 
 GATEWAY  SITE  LANE  INCARNATION  UPLINKS TO  NOT ARRIVED  LAST ARRIVED

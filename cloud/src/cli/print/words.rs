@@ -81,6 +81,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// A number of things: `1 event`, `1,234 events`.
+pub fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// A size: `812 B`, `1.5 MiB`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -105,7 +110,7 @@ pub fn ranges(ranges: &[(u32, u32)], most: usize) -> String {
         .collect();
     let shown = shown.join(", ");
     match ranges.len().checked_sub(most) {
-        Some(more) if more > 0 => format!("{shown} and {more} more ranges"),
+        Some(more) if more > 0 => format!("{shown} and {}", counted(more as u64, "more range")),
         _ => shown,
     }
 }
@@ -116,11 +121,13 @@ pub fn position(position: &Position, style: Style) -> String {
     let lag = match (position.lag_messages, position.lag_seconds) {
         (Some(0), _) => style.paint("up to date", Tone::Good),
         (Some(messages), Some(seconds)) => {
-            let behind = format!("{} messages ({}) behind", count(messages), seconds_long(seconds));
+            let behind = format!("{} ({}) behind", counted(messages, "message"), seconds_long(seconds));
             style.paint(&behind, Tone::Warning)
         }
-        (Some(messages), None) => style.paint(&format!("{} messages behind", count(messages)), Tone::Warning),
-        (None, _) => "lag unknown here".to_owned(),
+        (Some(messages), None) => {
+            style.paint(&format!("{} behind", counted(messages, "message")), Tone::Warning)
+        }
+        (None, _) => "how far behind is unknown".to_owned(),
     };
     match (position.reading, &position.trouble) {
         (Some(false), Some(trouble)) => {
