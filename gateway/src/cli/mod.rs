@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::{Arguments, Command};
 use crate::config::Config;
-use crate::{logging, running};
+use crate::{logging, mqtt, running};
 
 /// For reads that are under way when everything else has ended.
 const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
@@ -88,6 +88,9 @@ async fn until_told(config: Config) -> Result<()> {
 
 fn check(file: &Path) -> Result<()> {
     let config = Config::load(file)?;
+    // The files it names, too: a certificate that cannot be read is better found out now.
+    mqtt::check(&config.mqtt)
+        .with_context(|| format!("the configuration {} does not fit", file.display()))?;
     println!("{} is right: gateway {} at site {}", file.display(), config.gateway.id, config.gateway.site);
     Ok(())
 }

@@ -87,7 +87,7 @@ pub(super) struct Local {
     waiting_bytes: Arc<AtomicUsize>,
     filters_on_events: AtomicUsize,
     limits: Limits,
-    books: Mutex<Books>,
+    books: Arc<Mutex<Books>>,
 }
 
 /// What the router holds for ever, counted because it does not.
@@ -119,15 +119,10 @@ impl Local {
     pub fn start(limits: Limits) -> std::io::Result<Arc<Self>> {
         let (commands, received) = mpsc::channel();
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let mut speaker = Speaker::new(limits, Arc::clone(&waiting_bytes));
+        let books = Arc::new(Mutex::new(Books::default()));
+        let mut speaker = Speaker::new(limits, Arc::clone(&waiting_bytes), Arc::clone(&books));
         std::thread::Builder::new().name("weir-local".to_owned()).spawn(move || speaker.run(&received))?;
-        Ok(Arc::new(Self {
-            commands,
-            waiting_bytes,
-            filters_on_events: AtomicUsize::new(0),
-            limits,
-            books: Mutex::default(),
-        }))
+        Ok(Arc::new(Self { commands, waiting_bytes, filters_on_events: AtomicUsize::new(0), limits, books }))
     }
 
     /// Whether any subscriber may want events. Only then are they copied.
@@ -196,6 +191,14 @@ impl Local {
 }
 
 impl Books {
+    /// The router is another one; what subscribers and links there are is up to them.
+    fn forget_router(&mut self) {
+        self.filters.clear();
+        self.topics.clear();
+        self.retained.clear();
+        self.retained_bytes = 0;
+    }
+
     fn retain(&mut self, topic: &str, payload_len: usize, bytes_max: usize) -> Result<(), Reason> {
         if payload_len == 0 {
             self.retained_bytes -= self.retained.remove(topic).unwrap_or(0);

@@ -111,6 +111,20 @@ pub struct Listeners {
 #[derive(Debug, Clone)]
 pub struct RefusalsReader(Arc<Refusals>);
 
+/// Reads the files that [`start`] would read: certificates, keys, passwords.
+///
+/// # Errors
+/// As `start` would fail for them.
+pub fn check(config: &Config) -> Result<(), Error> {
+    for Listener { address, tls } in config.listeners() {
+        if let Some(tls) = &tls {
+            tls::acceptor(tls).map_err(|source| Error::Tls { address, source })?;
+        }
+    }
+    config.password_file.as_deref().map(Passwords::load).transpose()?;
+    Ok(())
+}
+
 /// Binds every listener and starts to accept.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
@@ -13,7 +13,7 @@ use rumqttd::protocol::{
 use rumqttd::{Router, RouterConfig};
 use tokio::sync::oneshot;
 
-use super::{Command, Limits, Lost};
+use super::{Books, Command, Limits, Lost};
 use crate::facts;
 
 /// Messages that wait in the router's own queue; more are dropped.
@@ -30,6 +30,7 @@ type Build = Box<dyn Fn(&str) -> Result<(LinkTx, LinkRx), Lost> + Send>;
 pub(super) struct Speaker {
     limits: Limits,
     waiting_bytes: Arc<AtomicUsize>,
+    books: Arc<Mutex<Books>>,
     router: Option<Running>,
     links: HashMap<u64, (u32, LinkTx)>,
     /// Names that may be used again, and the least that never was.
@@ -46,8 +47,8 @@ struct Running {
 }
 
 impl Speaker {
-    pub fn new(limits: Limits, waiting_bytes: Arc<AtomicUsize>) -> Self {
-        Self { limits, waiting_bytes, router: None, links: HashMap::new(), free: Vec::new(), next: 0 }
+    pub fn new(limits: Limits, waiting_bytes: Arc<AtomicUsize>, books: Arc<Mutex<Books>>) -> Self {
+        Self { limits, waiting_bytes, books, router: None, links: HashMap::new(), free: Vec::new(), next: 0 }
     }
 
     /// Obeys until nobody can command any more.
@@ -170,6 +171,7 @@ impl Speaker {
         self.router = None;
         self.links.clear();
         self.free.clear();
+        self.books.lock().expect("nothing panics while it holds the lock").forget_router();
     }
 }
 

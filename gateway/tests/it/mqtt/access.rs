@@ -289,3 +289,20 @@ async fn a_name_cannot_be_used_to_disconnect_another() {
     clients[0].send(&PINGREQ).await;
     clients[0].expect(&PINGRESP).await;
 }
+
+#[test]
+fn files_that_cannot_be_read_are_found_out_before_the_start() {
+    let missing = "/nowhere/server.pem";
+    let toml = format!(
+        "[[listener]]\naddress = \"127.0.0.1:8883\"\ntls = {{ certificate = {missing:?}, key = {missing:?} }}"
+    );
+    let error = weir_gateway::mqtt::check(&toml::from_str(&toml).unwrap()).unwrap_err();
+    let causes = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    assert!(causes.contains("127.0.0.1:8883") && causes.contains(missing), "{causes}");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "alice").unwrap();
+    let config = toml::from_str(&format!("password_file = {:?}", file.path())).unwrap();
+    let error = weir_gateway::mqtt::check(&config).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains(":1: there is no `:`"), "{cause}");
+}
