@@ -1,162 +1,27 @@
 //! The uplink against a real nats-server: every promise it makes, and everything that can go wrong on the way.
 
-use std::collections::HashMap;
-use std::path::Path;
+mod harness;
+mod identity;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::DiscardPolicy;
-use tempfile::TempDir;
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use weir_contract::subject::{STREAM, Source};
+use weir_contract::subject::STREAM;
 use weir_contract::uplink::Uplink as ReadUplink;
-use weir_gateway::clock::Clock;
-use weir_gateway::custody::{Committer, Custody, Full, Waiter};
+use weir_gateway::custody::Waiter;
 use weir_gateway::intake::SeqRun;
 use weir_gateway::uplink::pacing::Kind;
-use weir_gateway::uplink::{self, Config, State, Status, Uplink};
-use weir_gateway::{journal, spool};
+use weir_gateway::uplink::{Config, State};
 
-use crate::nats::{A_WHILE, Nats, Stored};
+use self::harness::{Gateway, assert_consecutive, config, folder, numbers, payload, spool_config};
+use crate::nats::{A_WHILE, Nats};
 use crate::proxy::Proxy;
-use crate::wait::{SOON, until};
+use crate::wait::until;
 
 const SUBJECT: &str = "weir.1.segments.plant.gw-1.main";
-
-/// Custody, journal and uplink of a gateway, without its listeners.
-struct Gateway {
-    custody: Custody,
-    committer: Committer,
-    uplink: Uplink,
-    journal: journal::Sender,
-    journal_stop: oneshot::Sender<()>,
-    journal_task: tokio::task::JoinHandle<()>,
-    waiter: Arc<Waiter>,
-}
-
-fn config(url: &str) -> Config {
-    Config {
-        servers: vec![url.to_owned()],
-        ack_timeout_ms: 1_000,
-        connect_timeout_ms: 1_000,
-        backoff_ms: 20,
-        backoff_ms_max: 200,
-        ..Config::default()
-    }
-}
-
-fn spool_config(folder: &Path) -> spool::Config {
-    spool::Config::new(folder.join("spool"))
-}
-
-fn source() -> Source {
-    let id = |text: &str| text.parse().expect("a name");
-    Source { site: id("plant"), gateway: id("gw-1"), lane: id("main") }
-}
-
-impl Gateway {
-    fn start(folder: &Path, config: Config) -> Gateway {
-        Gateway::start_with(&spool_config(folder), config)
-    }
-
-    fn start_with(spool: &spool::Config, config: Config) -> Gateway {
-        let clock = Clock::manual(1_700_000_000_000);
-        let (custody, committer) = Custody::start(spool, clock.unix_ms()).expect("opening the spool");
-        let (journal, entries) = journal::channel();
-        let (journal_stop, stop) = oneshot::channel();
-        let source = source();
-        let journal_task =
-            tokio::spawn(journal::run(entries, source.gateway, custody.clone(), clock.clone(), stop));
-        let uplink = uplink::start(config, &source, Arc::clone(custody.spool()), journal.clone(), clock);
-        let waiter = Waiter::new();
-        Gateway { custody, committer, uplink, journal, journal_stop, journal_task, waiter }
-    }
-
-    /// Takes uplink `number` of a device; says so when it is on disk.
-    async fn take(&self, number: u32) {
-        self.take_bytes(number, payload(number).as_bytes()).await;
-    }
-
-    async fn take_bytes(&self, number: u32, payload: &[u8]) {
-        let device = "d-1".parse().expect("a name");
-        let run = SeqRun { boot: 1, first: number, last: number };
-        let ticket = loop {
-            let offered = self.custody.gather().offer(&device, 1, None, payload, run, &self.waiter);
-            match offered {
-                Ok(ticket) => break ticket,
-                Err(Full::Closed) => panic!("custody is closed: {:?}", self.custody.failed()),
-                Err(_) => self.custody.room().await.expect("custody works"),
-            }
-        };
-        while self.custody.stored() < ticket {
-            self.waiter.notified().await;
-            assert!(self.custody.failed().is_none());
-        }
-    }
-
-    async fn take_all(&self, numbers: std::ops::RangeInclusive<u32>) {
-        for number in numbers {
-            self.take(number).await;
-        }
-    }
-
-    fn status(&self) -> Status {
-        self.uplink.status().borrow().clone()
-    }
-
-    /// Waits until everything that is on disk is in the stream.
-    async fn all_delivered(&self) {
-        let next = self.custody.spool().next_number();
-        assert!(self.uplink.drain(next, SOON).await, "not delivered below {next}: {:?}", self.status());
-    }
-
-    async fn until_trouble(&self, kind: Kind) -> Status {
-        let mut status = self.uplink.status();
-        let told =
-            status.wait_for(|status| status.trouble.as_ref().is_some_and(|trouble| trouble.kind == kind));
-        let told = timeout(SOON, told).await.map(|told| told.expect("the uplink runs").clone());
-        told.unwrap_or_else(|_| panic!("waited for trouble {kind:?}, but: {:?}", self.status()))
-    }
-
-    /// As a power cut would: the uplink ends wherever it is.
-    async fn stop(self) {
-        drop(self.uplink);
-        drop(self.journal);
-        drop(self.journal_stop);
-        self.journal_task.await.expect("the journal ends");
-        drop(self.custody);
-        let committer = self.committer;
-        tokio::task::spawn_blocking(|| committer.stop()).await.expect("it stops").expect("the disk works");
-    }
-}
-
-fn payload(number: u32) -> String {
-    format!("uplink {number} {}", ".".repeat(usize::try_from(number % 50).expect("small")))
-}
-
-/// The numbers of the device's uplinks in the stream, as [`payload`] wrote them.
-fn numbers(segments: &[Stored]) -> Vec<u32> {
-    let payloads = segments.iter().flat_map(|segment| &segment.payloads);
-    payloads
-        .filter_map(|payload| std::str::from_utf8(payload).ok()?.split(' ').nth(1)?.parse().ok())
-        .collect()
-}
-
-/// Custody numbers follow one another, whatever they are of.
-fn assert_consecutive(segments: &[Stored]) {
-    let mut next: HashMap<(&str, u64), u64> = HashMap::new();
-    for segment in segments {
-        let expected = next.entry((&segment.subject, segment.head.incarnation)).or_insert(segment.head.first);
-        assert_eq!(segment.head.first, *expected, "at stream sequence {}", segment.sequence);
-        *expected = segment.head.end();
-    }
-}
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_taken_arrives_in_order_and_once() {
@@ -474,112 +339,6 @@ async fn a_full_stream_is_said_and_nothing_is_taken_for_delivered() {
     gateway.all_delivered().await;
     assert_eq!(numbers(&nats.segments().await), (1..=5).collect::<Vec<_>>());
     gateway.stop().await;
-}
-
-const TWO_USERS: &str = r#"
-    accounts {
-        APP {
-            jetstream: enabled
-            users: [
-                { user: all, password: all }
-                { user: narrow, password: narrow, permissions: { publish: ["$JS.API.>"], subscribe: ["_INBOX.>"] } }
-            ]
-        }
-    }
-    no_auth_user: all
-"#;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_permission_is_said_with_the_servers_words() {
-    let nats = Nats::start_with(TWO_USERS).await;
-    let folder = folder();
-    let url = format!("nats://narrow:narrow@127.0.0.1:{}", nats.port());
-    let gateway = Gateway::start(folder.path(), config(&url));
-    gateway.take(1).await;
-    let status = gateway.until_trouble(Kind::Denied).await;
-    assert_eq!(status.delivered, 1);
-    assert!(status.trouble.expect("trouble").text.contains(SUBJECT));
-    gateway.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_is_said() {
-    let nats = Nats::start_with(TWO_USERS).await;
-    let folder = folder();
-    let url = format!("nats://narrow:wrong@127.0.0.1:{}", nats.port());
-    let gateway = Gateway::start(folder.path(), config(&url));
-    gateway.until_trouble(Kind::Denied).await;
-    gateway.stop().await;
-}
-
-/// Certificates for a server and a gateway, each of an authority of its own, as PEM files.
-struct Papers {
-    folder: TempDir,
-}
-
-impl Papers {
-    fn new() -> Papers {
-        let papers = Papers { folder: folder() };
-        for (authority, name) in [("servers", "localhost"), ("clients", "gw-1")] {
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let mut params = rcgen::CertificateParams::new([]).expect("no names");
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            let certificate = params.self_signed(&key).expect("an authority");
-            papers.write(&format!("{authority}-ca.pem"), &certificate.pem());
-            let issuer = rcgen::Issuer::new(params, key);
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
-            papers.write(
-                &format!("{name}.pem"),
-                &params.signed_by(&key, &issuer).expect("a certificate").pem(),
-            );
-            papers.write(&format!("{name}.key"), &key.serialize_pem());
-        }
-        papers
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.file(name), text).expect("writing a file");
-    }
-
-    fn file(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_speaks_tls_shows_its_certificate_and_believes_only_the_right_server() {
-    let papers = Papers::new();
-    let tls = format!(
-        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
-        papers.file("localhost.pem"),
-        papers.file("localhost.key"),
-        papers.file("clients-ca.pem")
-    );
-    let nats = Nats::start_with(&tls).await;
-    let url = format!("tls://localhost:{}", nats.port());
-    let with = |ca: &str, own: bool| {
-        let own = |name: &str| own.then(|| papers.file(name));
-        let tls =
-            uplink::Tls { ca: Some(papers.file(ca)), certificate: own("gw-1.pem"), key: own("gw-1.key") };
-        Config { tls: Some(tls), ..config(&url) }
-    };
-    let folder = folder();
-    let gateway = Gateway::start(folder.path(), with("servers-ca.pem", true));
-    gateway.take_all(1..=10).await;
-    gateway.all_delivered().await;
-    gateway.stop().await;
-
-    for (wrong, says) in
-        [(with("clients-ca.pem", true), "certificate"), (with("servers-ca.pem", false), "connect")]
-    {
-        let gateway = Gateway::start(folder.path(), wrong);
-        gateway.take(11).await;
-        let status = gateway.until_trouble(Kind::Unreachable).await;
-        assert!(status.trouble.as_ref().expect("trouble").text.contains(says), "{status:?}");
-        assert_eq!(status.delivered, 11);
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
