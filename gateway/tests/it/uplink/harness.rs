@@ -16,7 +16,7 @@ use weir_gateway::uplink::{self, Config, Status, Uplink};
 use weir_gateway::{journal, spool};
 
 use crate::nats::Stored;
-use crate::wait::SOON;
+use crate::wait::{SOON, until};
 
 /// Custody, journal and uplink of a gateway, without its listeners.
 pub struct Gateway {
@@ -115,6 +115,7 @@ impl Gateway {
 
     /// As a power cut would: the uplink ends wherever it is.
     pub async fn stop(self) {
+        let spool = Arc::downgrade(self.custody.spool());
         drop(self.uplink);
         drop(self.journal);
         drop(self.journal_stop);
@@ -122,6 +123,8 @@ impl Gateway {
         drop(self.custody);
         let committer = self.committer;
         tokio::task::spawn_blocking(|| committer.stop()).await.expect("it stops").expect("the disk works");
+        // A reading of the disk that the uplink had begun goes on to its end, and holds the folder until then.
+        until("the spool is let go", async || spool.strong_count() == 0).await;
     }
 }
 
