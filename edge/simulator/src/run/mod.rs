@@ -70,7 +70,7 @@ pub struct RunOptions {
     /// Pad bodies to at least this many bytes
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = parse_body_bytes)]
     pub body_bytes: usize,
-    /// Memory of a device for events that are not acknowledged
+    /// Memory of a device for events that are not acknowledged (10,000 devices with 65536 take about a gigabyte)
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = parse_outbox_bytes)]
     pub outbox_bytes: usize,
     /// What goes wrong: none, mild, rough, or NAME=NUMBER,…
