@@ -71,6 +71,12 @@ pub enum Error {
     /// The store cannot be opened.
     #[error("store.path cannot be used")]
     Store(#[from] store::Error),
+    /// There is nothing to answer from.
+    #[error("store.path: there is no {} yet; a process with role `project` or `all` makes it", file.display())]
+    NoStore {
+        /// The file of the setting.
+        file: PathBuf,
+    },
     /// The projection ended.
     #[error(transparent)]
     Projection(#[from] projection::Error),
@@ -103,6 +109,9 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
     let addresses = Addresses { api: server.address() };
 
     let (reader, log) = match role {
+        Role::Serve if !config.store.path.exists() => {
+            return Err(Error::NoStore { file: config.store.path.clone() });
+        }
         Role::Serve => (open(config, Reader::open).await?, None),
         Role::Project | Role::All => {
             let store = open(config, Store::open).await?;
@@ -125,7 +134,7 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
 
     let addresses_file = addresses_file(&config.store.path, role);
     write_addresses(&addresses_file, &addresses)?;
-    info!(api = %addresses.api, role = ?role, "weir-cloud is running");
+    info!(api = %addresses.api, role = role.as_str(), "weir-cloud is running");
     Ok(Running { addresses, addresses_file, stop, parts })
 }
 

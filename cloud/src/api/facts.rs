@@ -20,9 +20,6 @@ pub fn measured(status: &Status) {
     let lag_messages = status.position.lag_messages.map_or(f64::NAN, |messages| messages as f64);
     gauge!("weir_cloud_lag_messages").set(lag_messages);
     gauge!("weir_cloud_lag_seconds").set(status.position.lag_seconds.unwrap_or(f64::NAN));
-    if let Some(reading) = status.position.reading {
-        gauge!("weir_cloud_reading_log").set(f64::from(reading));
-    }
     if let Some(connected) = status.nats.connected {
         gauge!("weir_cloud_nats_connected").set(f64::from(connected));
     }
@@ -49,7 +46,6 @@ pub fn describe() {
         "weir_cloud_lag_seconds",
         "Age of the last message folded while others wait, else 0; NaN while the log is not read"
     );
-    describe_gauge!("weir_cloud_reading_log", "1 while the log is being read");
     describe_gauge!("weir_cloud_nats_connected", "1 while the connection to NATS stands");
     describe_gauge!("weir_cloud_devices", "Devices known of");
     describe_gauge!("weir_cloud_stored_events", "Events in history");

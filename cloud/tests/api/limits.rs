@@ -221,3 +221,15 @@ fn a_process_that_only_projects_answers_for_itself_and_no_queries() {
         "nobody listens there any more"
     );
 }
+
+#[test]
+fn without_a_store_it_is_said_who_makes_one() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let mut config = Config::default();
+    config.store.path = folder.path().join("cloud.sqlite");
+    config.api.address = "127.0.0.1:0".parse().expect("an address");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let refusal = runtime.block_on(weir_cloud::start(&config, Role::Serve)).expect_err("there is no store");
+    assert!(refusal.to_string().contains("role `project`"), "{refusal}");
+    assert!(!config.store.path.exists(), "it makes none itself");
+}
