@@ -372,7 +372,7 @@ impl Commits {
             // Half of the room is free again: the batch that was swapped in is empty.
             self.shared.spool.room().notify_waiters();
             let first = self.shared.spool.next_number();
-            let next = self.writer.append(batch.records())?;
+            let next = self.writer.append(batch.drafts())?;
             self.stored(ticket);
             facts::uplinks_taken(next - first, batch.len() as u64);
             facts::committed(begun.elapsed());

@@ -1,45 +1,39 @@
-//! What is gathered for the next commit: entries one after the other, cut into records.
+//! What is gathered for the next commit: uplinks, as the records they will be.
 
 use weir_contract::Id;
-use weir_contract::segment::{entry_len, write_entry};
 
-use crate::spool::{NewRecord, RECORD_BYTES_MAX};
+use crate::spool::Draft;
 
 /// The most bytes of entries gathered for one commit.
 pub(super) const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Buffers that grew beyond this are not kept between commits.
-const BUFFER_BYTES_KEPT: usize = 256 * 1024;
+/// How many records' buffers are kept between commits.
+const DRAFTS_KEPT: usize = 4;
 
 /// Uplinks for one commit.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    entries: Vec<u8>,
-    records: Vec<Cut>,
-}
-
-/// A record within the batch; it begins where the one before ends.
-#[derive(Debug)]
-struct Cut {
-    count: u32,
-    received_ms: u64,
-    start: usize,
+    /// The first `used` have uplinks, the others are buffers for more.
+    drafts: Vec<Draft>,
+    used: usize,
+    len: usize,
 }
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.used == 0
     }
 
     /// Bytes of entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether an entry of `len` bytes may be added.
     pub fn has_room(&self, len: usize) -> bool {
-        self.entries.len() + len <= BATCH_BYTES_MAX
+        self.len + len <= BATCH_BYTES_MAX
     }
 
+    /// Adds an uplink whose entry has `len` bytes.
     pub fn push(
         &mut self,
         device: &Id,
@@ -48,29 +42,25 @@ impl Batch {
         payload: &[u8],
         len: usize,
     ) {
-        debug_assert_eq!(len, entry_len(device, received_ms, traceparent, payload));
-        let start = self.entries.len();
-        write_entry(&mut self.entries, device, received_ms, traceparent, payload);
-        match self.records.last_mut() {
-            Some(record) if start + len - record.start <= RECORD_BYTES_MAX => record.count += 1,
-            _ => self.records.push(Cut { count: 1, received_ms, start }),
+        if self.used == 0 || !self.drafts[self.used - 1].has_room(len) {
+            if self.used == self.drafts.len() {
+                self.drafts.push(Draft::default());
+            }
+            self.used += 1;
         }
+        self.drafts[self.used - 1].push(device, received_ms, traceparent, payload);
+        self.len += len;
     }
 
     /// The records, in order.
-    pub fn records(&self) -> impl Iterator<Item = NewRecord<'_>> {
-        let ends = self.records.iter().skip(1).map(|next| next.start).chain([self.entries.len()]);
-        self.records.iter().zip(ends).map(|(cut, end)| NewRecord {
-            count: cut.count,
-            received_ms: cut.received_ms,
-            entries: &self.entries[cut.start..end],
-        })
+    pub fn drafts(&mut self) -> &mut [Draft] {
+        &mut self.drafts[..self.used]
     }
 
-    /// Empties it for the next commit, keeping a modest buffer.
+    /// Empties it for the next commit.
     pub fn clear(&mut self) {
-        self.entries.clear();
-        self.entries.shrink_to(BUFFER_BYTES_KEPT);
-        self.records.clear();
+        self.drafts.truncate(DRAFTS_KEPT);
+        self.drafts.iter_mut().for_each(Draft::clear);
+        (self.used, self.len) = (0, 0);
     }
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::folder::sync_folder;
-use super::record::{self, Record};
+use super::record::{self, Draft, Record};
 
 /// sled joins a chain of ten: the first is the empty leaf, so nine records make ten.
 const LEAF_RECORDS_MAX: u32 = 9;
@@ -60,8 +60,6 @@ pub(super) struct Writing {
     leaves: u32,
     /// Its first number.
     first: u64,
-    /// Reused for every value.
-    value: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -111,7 +109,7 @@ impl Blank {
             return Err(Error::Damaged { path: log, what: "somebody has put another file here".to_owned() });
         }
         let epoch = Arc::new(Epoch { path: path.to_owned(), db: self.db });
-        Ok(Writing { epoch, file: self.file, leaf: None, leaves: 0, first, value: Vec::new() })
+        Ok(Writing { epoch, file: self.file, leaf: None, leaves: 0, first })
     }
 }
 
@@ -122,23 +120,22 @@ impl Writing {
     }
 
     /// Adds a record; durable only after [`Self::barrier`].
-    pub fn append(&mut self, first: u64, count: u32, received_ms: u64, entries: &[u8]) -> Result<(), Error> {
-        self.value.clear();
-        record::write_value(&mut self.value, first, count, received_ms, entries);
+    pub fn append(&mut self, first: u64, draft: &mut Draft) -> Result<Record, Error> {
+        let value = sled::IVec::from(draft.seal(first));
         let key = first.to_be_bytes();
         let path = &self.epoch.path;
         let fits =
-            |leaf: &Leaf| leaf.records < LEAF_RECORDS_MAX && leaf.bytes + self.value.len() <= LEAF_BYTES_MAX;
+            |leaf: &Leaf| leaf.records < LEAF_RECORDS_MAX && leaf.bytes + value.len() <= LEAF_BYTES_MAX;
         if !self.leaf.as_ref().is_some_and(fits) {
             let tree = guarded("write", path, || self.epoch.db.open_tree(key))?;
             self.leaf = Some(Leaf { tree, records: 0, bytes: 0 });
             self.leaves += 1;
         }
         let leaf = self.leaf.as_mut().expect("made just now");
-        guarded("write", path, || leaf.tree.insert(key, self.value.as_slice()))?;
+        guarded("write", path, || leaf.tree.insert(key, value.clone()))?;
         leaf.records += 1;
-        leaf.bytes += self.value.len();
-        Ok(())
+        leaf.bytes += value.len();
+        Ok(draft.record(first, value))
     }
 
     /// Everything appended is on the disk when this returns.
@@ -188,7 +185,7 @@ impl Epoch {
         for leaf in self.leaves().into_iter().rev() {
             let last = guarded("read", &self.path, || self.db.open_tree(leaf.to_be_bytes())?.last())?;
             if let Some((key, value)) = last {
-                let record = record::read_value(&key, &value).map_err(|damage| self.damaged(&damage))?;
+                let record = record::read_value(&key, value).map_err(|damage| self.damaged(&damage))?;
                 return Ok(Some(record.end()));
             }
         }
@@ -245,10 +242,11 @@ impl Epoch {
         };
         let next_keys = values.iter().skip(1).map(|(key, _)| record::read_key(key).unwrap_or(leaf_end));
         let ends: Vec<u64> = next_keys.chain([leaf_end]).collect();
-        let found = values.iter().zip(ends).map(|((key, value), end)| match record::read_value(key, value) {
-            Ok(record) => Found { end: record.end(), record: Ok(record) },
-            Err(damage) => Found { end, record: Err(self.damaged(&damage)) },
-        });
+        let found =
+            values.into_iter().zip(ends).map(|((key, value), end)| match record::read_value(&key, value) {
+                Ok(record) => Found { end: record.end(), record: Ok(record) },
+                Err(damage) => Found { end, record: Err(self.damaged(&damage)) },
+            });
         found.collect()
     }
 

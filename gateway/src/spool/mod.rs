@@ -52,9 +52,9 @@ use self::tail::Tail;
 pub use self::config::{Config, WhenFull};
 pub use self::error::Error;
 pub use self::folder::Delivered;
-pub use self::record::{RECORD_BYTES_MAX, Record};
+pub use self::record::{Draft, RECORD_BYTES_MAX, Record};
 pub use self::status::{EpochStatus, Status};
-pub use self::writer::{NewRecord, Writer};
+pub use self::writer::Writer;
 
 /// The spool, for those who read and release. Everything here may be called from any thread.
 #[derive(Debug)]

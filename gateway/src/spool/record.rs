@@ -10,7 +10,9 @@
 //! after the other, as [`weir_contract::segment::write_entry`] made them.
 
 use bytes::Bytes;
-use weir_contract::segment::first_entry;
+use sled::IVec;
+use weir_contract::Id;
+use weir_contract::segment::{first_entry, write_entry};
 
 /// The most bytes of entries a record has; an uplink that is longer by itself is a record of its own.
 pub const RECORD_BYTES_MAX: usize = 60 * 1024;
@@ -59,17 +61,62 @@ impl Record {
     }
 }
 
-/// Appends the value of a record to `out`.
-pub(super) fn write_value(out: &mut Vec<u8>, first: u64, count: u32, received_ms: u64, entries: &[u8]) {
-    let start = out.len();
-    out.reserve(ENTRIES_AT + entries.len());
-    out.push(VERSION);
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&count.to_le_bytes());
-    out.extend_from_slice(&received_ms.to_le_bytes());
-    out.extend_from_slice(entries);
-    let crc = checksum(first, &out[start + COUNT_AT..]);
-    out[start + CRC_AT..start + COUNT_AT].copy_from_slice(&crc.to_le_bytes());
+/// A record that is being gathered, in the form it will have on disk, so that its entries are not copied again.
+#[derive(Debug)]
+pub struct Draft {
+    /// A value whose head is filled in last.
+    value: Vec<u8>,
+    count: u32,
+    received_ms: u64,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self { value: vec![0; ENTRIES_AT], count: 0, received_ms: 0 }
+    }
+}
+
+impl Draft {
+    /// Whether an entry of `len` bytes goes into the same record.
+    pub fn has_room(&self, len: usize) -> bool {
+        self.count == 0 || self.value.len() - ENTRIES_AT + len <= RECORD_BYTES_MAX
+    }
+
+    /// Adds an uplink.
+    pub fn push(&mut self, device: &Id, received_ms: u64, traceparent: Option<&[u8]>, payload: &[u8]) {
+        if self.count == 0 {
+            self.received_ms = received_ms;
+        }
+        self.count += 1;
+        write_entry(&mut self.value, device, received_ms, traceparent, payload);
+    }
+
+    /// How many uplinks it has.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Forgets everything but its buffer.
+    pub fn clear(&mut self) {
+        self.value.truncate(ENTRIES_AT);
+        self.count = 0;
+    }
+
+    /// The value to be stored when its first uplink has this number.
+    pub(super) fn seal(&mut self, first: u64) -> &[u8] {
+        self.value[0] = VERSION;
+        self.value[COUNT_AT..RECEIVED_AT].copy_from_slice(&self.count.to_le_bytes());
+        self.value[RECEIVED_AT..ENTRIES_AT].copy_from_slice(&self.received_ms.to_le_bytes());
+        let crc = checksum(first, &self.value[COUNT_AT..]);
+        self.value[CRC_AT..COUNT_AT].copy_from_slice(&crc.to_le_bytes());
+        &self.value
+    }
+
+    /// The record that `value`, sealed with this number, is. Shares its memory.
+    pub(super) fn record(&self, first: u64, value: IVec) -> Record {
+        let entries = Bytes::from_owner(value).slice(ENTRIES_AT..);
+        Record { first, count: self.count, received_ms: self.received_ms, entries }
+    }
 }
 
 /// What is wrong with a value.
@@ -85,8 +132,8 @@ pub(super) enum Damage {
     Key,
 }
 
-/// Reads a record back and checks it.
-pub(super) fn read_value(key: &[u8], value: &[u8]) -> Result<Record, Damage> {
+/// Reads a record back and checks it. It shares the value's memory.
+pub(super) fn read_value(key: &[u8], value: IVec) -> Result<Record, Damage> {
     let first = read_key(key)?;
     if value.len() <= ENTRIES_AT {
         return Err(Damage::Short);
@@ -102,7 +149,7 @@ pub(super) fn read_value(key: &[u8], value: &[u8]) -> Result<Record, Damage> {
     if count == 0 {
         return Err(Damage::Short);
     }
-    Ok(Record { first, count, received_ms, entries: Bytes::copy_from_slice(&value[ENTRIES_AT..]) })
+    Ok(Record { first, count, received_ms, entries: Bytes::from_owner(value).slice(ENTRIES_AT..) })
 }
 
 /// The number a key stands for.
@@ -119,28 +166,32 @@ fn checksum(first: u64, rest: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use weir_contract::segment::write_entry;
-
     use super::*;
 
     fn entries(count: u8) -> Vec<u8> {
-        let mut entries = Vec::new();
+        draft(count).value.split_off(ENTRIES_AT)
+    }
+
+    fn draft(count: u8) -> Draft {
+        let mut draft = Draft::default();
         for at in 0..count {
             let device = "d1".parse().expect("a name");
-            write_entry(&mut entries, &device, 1000 + u64::from(at), None, &vec![at; usize::from(at) * 40]);
+            draft.push(&device, 1000 + u64::from(at), None, &vec![at; usize::from(at) * 40]);
         }
-        entries
+        draft
     }
 
     fn value(first: u64, count: u8) -> Vec<u8> {
-        let mut value = Vec::new();
-        write_value(&mut value, first, u32::from(count), 1000, &entries(count));
-        value
+        draft(count).seal(first).to_vec()
+    }
+
+    fn read(key: &[u8], value: &[u8]) -> Result<Record, Damage> {
+        read_value(key, value.into())
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let record = read_value(&7_u64.to_be_bytes(), &value(7, 3)).expect("whole");
+        let record = read(&7_u64.to_be_bytes(), &value(7, 3)).expect("whole");
         assert_eq!(record, Record { first: 7, count: 3, received_ms: 1000, entries: entries(3).into() });
         assert_eq!(record.end(), 10);
     }
@@ -151,16 +202,16 @@ mod tests {
         for at in 0..value.len() {
             let mut changed = value.clone();
             changed[at] ^= 0x10;
-            assert!(read_value(&key, &changed).is_err(), "byte {at}");
-            assert!(read_value(&key, &value[..at]).is_err(), "cut at {at}");
+            assert!(read(&key, &changed).is_err(), "byte {at}");
+            assert!(read(&key, &value[..at]).is_err(), "cut at {at}");
         }
-        assert_eq!(read_value(&8_u64.to_be_bytes(), &value), Err(Damage::Checksum), "under another's key");
-        assert_eq!(read_value(b"7", &value), Err(Damage::Key));
+        assert_eq!(read(&8_u64.to_be_bytes(), &value), Err(Damage::Checksum), "under another's key");
+        assert_eq!(read(b"7", &value), Err(Damage::Key));
     }
 
     #[test]
     fn a_part_of_a_record_is_its_later_uplinks() {
-        let record = read_value(&7_u64.to_be_bytes(), &value(7, 5)).expect("whole");
+        let record = read(&7_u64.to_be_bytes(), &value(7, 5)).expect("whole");
         assert_eq!(record.part_from(1).as_ref(), Some(&record));
         assert_eq!(record.part_from(7).as_ref(), Some(&record));
         let part = record.part_from(9).expect("three of five");

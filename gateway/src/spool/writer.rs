@@ -9,13 +9,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::epoch::{self, Blank, EPOCH_UPLINKS_MAX, Epoch, Writing};
 use super::error::Error;
 use super::folder::{Folder, Mark};
-use super::record::Record;
+use super::record::{Draft, Record};
 use super::tail::Tail;
 use super::{Config, Known, Spool, State, epoch_name};
 use crate::facts;
@@ -33,17 +32,6 @@ pub struct Writer {
     next: u64,
     poisoned: bool,
     keeper: Option<JoinHandle<()>>,
-}
-
-/// A record to be: what a group commit appends.
-#[derive(Debug, Clone, Copy)]
-pub struct NewRecord<'a> {
-    /// How many uplinks; at least one.
-    pub count: u32,
-    /// Unix milliseconds when the first of them was taken.
-    pub received_ms: u64,
-    /// The uplinks as elements of a segment, concatenated.
-    pub entries: &'a [u8],
 }
 
 /// What the keeper has to do.
@@ -176,32 +164,26 @@ impl Writer {
     /// # Errors
     /// The step that failed. What of these records is on disk is unknown until the spool is opened again: the writer is
     /// poisoned and takes no more.
-    pub fn append<'a>(&mut self, records: impl IntoIterator<Item = NewRecord<'a>>) -> Result<u64, Error> {
+    pub fn append(&mut self, drafts: &mut [Draft]) -> Result<u64, Error> {
         if self.poisoned {
             let path = self.spool.folder.epochs();
             return Err(Error::Damaged { path, what: "an earlier write failed".to_owned() });
         }
         self.poisoned = true;
-        let stored = self.store(records)?;
+        let next = self.store(drafts)?;
         self.poisoned = false;
-        Ok(stored)
+        Ok(next)
     }
 
-    fn store<'a>(&mut self, records: impl IntoIterator<Item = NewRecord<'a>>) -> Result<u64, Error> {
-        let mut stored = Vec::new();
-        for record in records {
-            let count = u64::from(record.count);
+    fn store(&mut self, drafts: &mut [Draft]) -> Result<u64, Error> {
+        let mut stored = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let count = u64::from(draft.count());
             if self.writing.as_ref().is_none_or(|writing| !writing.has_room(self.next, count)) {
                 self.switch()?;
             }
             let writing = self.writing.as_mut().expect("switched to just now");
-            writing.append(self.next, record.count, record.received_ms, record.entries)?;
-            stored.push(Record {
-                first: self.next,
-                count: record.count,
-                received_ms: record.received_ms,
-                entries: Bytes::copy_from_slice(record.entries),
-            });
+            stored.push(writing.append(self.next, draft)?);
             self.next += count;
         }
         let Some(writing) = &self.writing else { return Ok(self.next) };

@@ -5,9 +5,9 @@ mod model;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use weir_contract::segment::{first_entry, write_entry};
+use weir_contract::segment::first_entry;
 
-use super::{Config, Error, NewRecord, Spool, Writer};
+use super::{Config, Draft, Error, Spool, Writer};
 
 /// Some moment.
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -17,17 +17,14 @@ fn config(folder: &Path) -> Config {
     Config { epoch_bytes: 1 << 20, ..Config::new(folder.join("spool")) }
 }
 
-fn entry(text: &str) -> Vec<u8> {
-    let mut entry = Vec::new();
-    write_entry(&mut entry, &"d1".parse().expect("a name"), NOW_MS, None, text.as_bytes());
-    entry
-}
-
 /// Stores a record; gives the number after it.
 pub(crate) fn append<T: AsRef<str>>(writer: &mut Writer, texts: &[T]) -> u64 {
-    let entries: Vec<u8> = texts.iter().flat_map(|text| entry(text.as_ref())).collect();
-    let count = u32::try_from(texts.len()).expect("few");
-    writer.append([NewRecord { count, received_ms: NOW_MS, entries: &entries }]).expect("stored")
+    let mut draft = Draft::default();
+    let device = "d1".parse().expect("a name");
+    for text in texts {
+        draft.push(&device, NOW_MS, None, text.as_ref().as_bytes());
+    }
+    writer.append(&mut [draft]).expect("stored")
 }
 
 /// Stores records of one uplink each, 40 KiB long, until there are so many epochs; gives what was stored.
