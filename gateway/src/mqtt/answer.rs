@@ -5,6 +5,8 @@ use super::reason::Reason;
 
 /// The most bytes of a reason string: for a person to read, and it costs the device's radio time.
 const SAID_LEN_MAX: usize = 100;
+/// No answer to a publish is longer.
+pub(super) const LEN_MAX: usize = SAID_LEN_MAX + 16;
 
 /// What a client is told in its CONNACK.
 #[derive(Debug, Default, Clone, Copy)]

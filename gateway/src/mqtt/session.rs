@@ -218,7 +218,8 @@ impl<T: Copy + Ord> Session<T> {
         let ready = |pending: &Pending<T>| pending.ticket.is_none_or(|ticket| ticket <= stored);
         while self.pending.front().is_some_and(ready) {
             let Some(pending) = self.pending.pop_front() else { break };
-            let said = if self.abilities.wants_reasons { pending.said.as_deref().unwrap_or("") } else { "" };
+            let may_say = self.abilities.wants_reasons && self.abilities.packet_bytes_max >= answer::LEN_MAX;
+            let said = if may_say { pending.said.as_deref().unwrap_or("") } else { "" };
             answer::puback(&mut self.out, self.abilities.version, pending.packet_id, pending.reason, said);
         }
         if self.pending.is_empty() && self.pending.capacity() > QUEUE_KEPT {

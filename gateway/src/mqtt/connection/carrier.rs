@@ -87,9 +87,8 @@ enum Moved {
     Read,
     /// The other side takes no more for now, and has until the next deadline.
     Stuck,
-    /// Everything is written, and nothing more will be.
-    Done,
-    Lost,
+    /// Everything is written and nothing more will be, or the connection broke.
+    Over,
 }
 
 impl Carrier {
@@ -147,8 +146,7 @@ impl Carrier {
                 () = waiter.notified(), if self.session.awaits_storage() && !leaving => self.stored(),
                 moved = poll_fn(|cx| self.poll_stream(stream, cx)) => match moved {
                     Moved::Read | Moved::Stuck => {}
-                    Moved::Done => return self.end(),
-                    Moved::Lost => return match self.state { State::Reading => End::Lost, _ => self.end() },
+                    Moved::Over => return self.end(),
                 },
                 room = shared.custody.room(), if matches!(self.state, State::NoRoom { .. }) => match room {
                     Ok(()) => self.read_held(),
@@ -172,12 +170,12 @@ impl Carrier {
         let was_stuck = self.unwritten_since.is_some();
         match self.poll_write(stream, cx) {
             Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => return Poll::Ready(Moved::Lost),
+            Poll::Ready(Err(_)) => return Poll::Ready(Moved::Over),
             Poll::Pending if was_stuck => return Poll::Pending,
             Poll::Pending => return Poll::Ready(Moved::Stuck),
         }
         match self.state {
-            State::Leaving { .. } => Poll::Ready(Moved::Done),
+            State::Leaving { .. } => Poll::Ready(Moved::Over),
             State::Reading | State::NoRoom { full: false } => self.poll_read(stream, cx),
             State::NoRoom { full: true } | State::TooManyInFlight | State::Draining { .. } => Poll::Pending,
         }
@@ -221,7 +219,7 @@ impl Carrier {
             let mut buffer = ReadBuf::new(&mut scratch.bytes);
             match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
-                _ => return Poll::Ready(Moved::Lost),
+                _ => return Poll::Ready(Moved::Over),
             }
             let bytes = buffer.filled();
             if self.state != State::Reading {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{
@@ -23,8 +24,10 @@ const BATCH_MAX: usize = 256;
 /// A filter's queue: this many bytes, this many times. What a slow subscriber has not read by then it misses.
 const QUEUE_SEGMENT_BYTES: usize = 128 * 1024;
 const QUEUE_SEGMENTS: usize = 4;
+/// For the router to answer a new link.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Build = Box<dyn Fn(&str) -> Result<(LinkTx, LinkRx), Lost> + Send>;
+type Build = Arc<dyn Fn(&str) -> Result<(LinkTx, LinkRx), Lost> + Send + Sync>;
 
 /// What the thread that speaks to the router has.
 pub(super) struct Speaker {
@@ -136,7 +139,7 @@ impl Speaker {
             self.next
         });
         let Some(router) = self.router() else { return };
-        match (router.build)(&format!("subscriber-{name}")) {
+        match build(&router.build, format!("subscriber-{name}")) {
             Ok((sender, link_rx)) => {
                 self.links.insert(key, (name, sender));
                 // If nobody waits for it any more, its `Close` is on the way.
@@ -185,13 +188,22 @@ fn start_router(limits: &Limits) -> Result<Running, Lost> {
         ..RouterConfig::default()
     };
     let events = Router::new(0, config).spawn();
-    let build: Build = Box::new(move |name| {
+    let builder: Build = Arc::new(move |name| {
         let (sender, receiver, _) =
             LinkBuilder::new(name, events.clone()).clean_session(true).build().map_err(|_| Lost)?;
         Ok((sender, receiver))
     });
-    let (publisher, receiver) = build("publisher")?;
-    Ok(Running { build, publisher, _receiver: receiver })
+    let (publisher, receiver) = build(&builder, "publisher".to_owned())?;
+    Ok(Running { build: builder, publisher, _receiver: receiver })
+}
+
+/// Builds a link. A router that dies at this moment never answers, so somebody else waits for it.
+fn build(builder: &Build, name: String) -> Result<(LinkTx, LinkRx), Lost> {
+    let (done, built) = mpsc::sync_channel(1);
+    let builder = Arc::clone(builder);
+    let waiting = std::thread::Builder::new().name("weir-link".to_owned());
+    waiting.spawn(move || done.send(builder(&name)).ok()).map_err(|_| Lost)?;
+    built.recv_timeout(BUILD_TIMEOUT).unwrap_or(Err(Lost))
 }
 
 /// `LinkTx::send` is an async function that never waits but for the router's queue, and that it does by blocking.
