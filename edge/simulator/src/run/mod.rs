@@ -21,6 +21,7 @@ use weir_contract::Id;
 use weir_contract::uplink::{EVENT_OVERHEAD_MAX, HEADER_LEN_MAX, UPLINK_LEN_MAX};
 
 use crate::manifest::{DeviceEntry, Manifest};
+use crate::output::print_json;
 use crate::stop::StopSignals;
 use crate::target::TargetArgs;
 use actor::{Actor, Phase};
@@ -30,6 +31,8 @@ pub use profile::Profile;
 use stats::Stats;
 pub use stats::{FaultCounts, Summary};
 
+/// How often progress is shown.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Devices connect at this pace in the beginning.
 const CONNECTS_PER_S: u64 = 2000;
 /// The smallest uplink limit a device is given, whatever its bodies: room for any event the simulator makes.
@@ -98,6 +101,9 @@ pub struct RunOptions {
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
+    /// Print {"emitted": …, "acknowledged": …} now and then, for a program that watches
+    #[arg(long)]
+    pub progress: bool,
 }
 
 /// The greatest `--window`.
@@ -219,7 +225,7 @@ async fn conduct(
     started: Instant,
 ) -> Vec<DeviceEntry> {
     let bar = progress_bar(fleet.options.seconds);
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
     let mut deadline = started + Duration::from_secs_f64(fleet.options.seconds);
     let mut entries = Vec::with_capacity(fleet.options.devices);
     loop {
@@ -234,7 +240,13 @@ async fn conduct(
             },
             () = sleep_until(deadline), if now != Phase::Stopped => true,
             () = signals.next() => true,
-            _ = ticks.tick() => { show_progress(&bar, fleet, now, started); false }
+            _ = ticks.tick() => {
+                show_progress(&bar, fleet, now, started);
+                if fleet.options.progress {
+                    print_progress(&fleet.stats);
+                }
+                false
+            }
         };
         if ended {
             deadline = Instant::now() + Duration::from_secs_f64(fleet.options.drain);
@@ -245,6 +257,12 @@ async fn conduct(
     entries.retain(|entry| !entry.boots.is_empty());
     entries.sort_by(|a, b| a.device.cmp(&b.device));
     entries
+}
+
+/// Whoever watches may have gone; that is no reason to end.
+fn print_progress(stats: &Stats) {
+    let (emitted, acknowledged) = (stats.emitted.load(Relaxed), stats.acknowledged.load(Relaxed));
+    let _ = print_json(&serde_json::json!({"emitted": emitted, "acknowledged": acknowledged}));
 }
 
 /// Draws on standard error, and only if that is a terminal.
