@@ -21,7 +21,7 @@ setup:
 # The demo starts the others as processes of their own, so all binaries are built first.
 demo: setup
 	@$(CARGO) build --quiet --locked --workspace --bins
-	@$(CARGO) run --quiet --locked -p weir-tests --bin weir-demo -- $(ARGS)
+	@$(CARGO) run --quiet --locked --bin weir-demo -- $(ARGS)
 
 test: setup
 	$(CARGO) build --locked --workspace --bins
@@ -29,7 +29,7 @@ test: setup
 
 bench: setup
 	$(CARGO) build --locked --release --workspace --bins
-	@$(CARGO) run --quiet --locked --release -p weir-tests --bin weir-bench -- $(ARGS)
+	@$(CARGO) run --quiet --locked --release --bin weir-bench -- $(ARGS)
 
 lint:
 	$(CARGO) fmt --all --check

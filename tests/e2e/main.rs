@@ -1,3 +1,14 @@
-//! Weir's promises, tested from outside on real processes.
+//! Weir's promises, tested from outside on real processes. Every module says which promises; every test ends with
+//! a check that what devices emitted is stored once or accounted for, or refused with a reason.
 
+mod delivers;
+mod gateways;
+mod healing;
+mod limits;
+mod nats_rights;
+mod outages;
+mod permissions;
+mod refusals;
+mod stock_clients;
 mod tidy;
+mod tls;

@@ -61,8 +61,7 @@ impl Cloud {
         let arguments = ["all", "--config", file.to_str().context("a folder that is not UTF-8")?];
         let log = self.folder.with_extension("log");
         let mut process = Process::start("cloud", &programs::ours("weir-cloud")?, &arguments, &log)?;
-        let addresses: Addresses = eventually(START_WITHIN, "the cloud to listen", || {
-            process.check_running()?;
+        let addresses: Addresses = process.until(START_WITHIN, "the cloud to listen", || {
             Ok(std::fs::read(&said).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
         })?;
         self.process = Some(process);

@@ -1,6 +1,7 @@
 //! A device whose every uplink the test decides on, and the manifest that says what it emitted.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
@@ -14,8 +15,9 @@ use crate::mqtt::{Client, Connect};
 pub struct Device {
     id: Id,
     boot: u64,
-    emitted: u32,
-    now_ms: u64,
+    powered: Instant,
+    /// When each event was observed, in milliseconds since the boot's beginning.
+    observed_ms: Vec<u64>,
     past_boots: Vec<Boot>,
 }
 
@@ -23,7 +25,8 @@ impl Device {
     /// A device that has just been powered up.
     pub fn new(name: &str) -> Result<Device> {
         let id = name.parse().map_err(|error| anyhow!("{name}: {error}"))?;
-        Ok(Device { id, boot: fastrand::u64(..), emitted: 0, now_ms: 0, past_boots: Vec::new() })
+        let (boot, powered) = (fastrand::u64(..), Instant::now());
+        Ok(Device { id, boot, powered, observed_ms: Vec::new(), past_boots: Vec::new() })
     }
 
     /// Its name, which is its MQTT client id.
@@ -69,20 +72,15 @@ impl Device {
 
     /// Powers it down and up again: a new boot, numbers from 1.
     pub fn power_cycle(&mut self) {
-        self.past_boots.push(Boot { boot: self.boot.to_string(), emitted: self.emitted });
-        (self.boot, self.emitted, self.now_ms) = (fastrand::u64(..), 0, 0);
+        self.past_boots = self.boots();
+        (self.boot, self.powered, self.observed_ms) = (fastrand::u64(..), Instant::now(), Vec::new());
     }
 
-    /// Lets its time go on.
-    pub fn pass(&mut self, time_ms: u64) {
-        self.now_ms += time_ms;
-    }
-
-    /// The next `count` events, readings of `temp` with these values counted up from the number, as one uplink.
+    /// The next `count` events as one uplink: readings of `temp`, whose values are the events' numbers.
     pub fn uplink(&mut self, count: u32) -> Result<Vec<u8>> {
-        let first = self.emitted + 1;
-        self.emitted += count;
-        self.now_ms += u64::from(count);
+        let first = u32::try_from(self.observed_ms.len())? + 1;
+        let now_ms = self.now_ms()?;
+        self.observed_ms.extend(std::iter::repeat_n(now_ms, count as usize));
         self.uplink_of(first, count)
     }
 
@@ -101,13 +99,13 @@ impl Device {
             .zip(bodies.iter().zip(&lengths))
             .map(|(seq, (body, &length))| Event {
                 seq,
-                at: u64::from(seq).min(self.now_ms),
+                at: self.observed_ms[seq as usize - 1],
                 kind,
                 version: 1,
                 body: &body[..length],
             })
             .collect();
-        let header = Header { boot: self.boot, now: Some(self.now_ms), epoch: None, via: None };
+        let header = Header { boot: self.boot, now: Some(self.now_ms()?), epoch: None, via: None };
         let mut out = vec![0; uplink::UPLINK_LEN_MAX];
         let length =
             uplink::write(&mut out, &header, events.into_iter()).map_err(|_| anyhow!("too many events"))?;
@@ -118,11 +116,19 @@ impl Device {
     /// All it emitted, boot by boot.
     #[must_use]
     pub fn emitted(&self) -> Emitted {
+        Emitted { device: self.id.to_string(), boots: self.boots() }
+    }
+
+    fn boots(&self) -> Vec<Boot> {
         let mut boots = self.past_boots.clone();
-        if self.emitted > 0 {
-            boots.push(Boot { boot: self.boot.to_string(), emitted: self.emitted });
+        if !self.observed_ms.is_empty() {
+            boots.push(Boot { boot: self.boot.to_string(), emitted: self.observed_ms.len() });
         }
-        Emitted { device: self.id.to_string(), boots }
+        boots
+    }
+
+    fn now_ms(&self) -> Result<u64> {
+        Ok(u64::try_from(self.powered.elapsed().as_millis())?)
     }
 }
 
@@ -148,5 +154,5 @@ pub struct Boot {
     /// The boot, in decimal: it may be too large for a JSON number.
     pub boot: String,
     /// It emitted the numbers from 1 to this.
-    pub emitted: u32,
+    pub emitted: usize,
 }

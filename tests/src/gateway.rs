@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use toml::Table;
 
@@ -70,8 +70,7 @@ impl Gateway {
         let arguments = ["run", "--config", file.to_str().context("a folder that is not UTF-8")?];
         let log = self.folder.with_extension("log");
         let mut process = Process::start(&self.id, &programs::ours("weir-gateway")?, &arguments, &log)?;
-        let addresses: Addresses = eventually(START_WITHIN, &format!("{} to listen", self.id), || {
-            process.check_running()?;
+        let addresses: Addresses = process.until(START_WITHIN, &format!("{} to listen", self.id), || {
             Ok(std::fs::read(&said).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
         })?;
         self.process = Some(process);
@@ -145,6 +144,15 @@ impl Gateway {
     /// What its admin interface says: `/status`, `/spool`, `/refusals` …
     pub fn admin(&self, path: &str) -> Result<Value> {
         http::get(&format!("http://{}{path}", self.admin_address()?))
+    }
+
+    /// Waits until the log has acknowledged everything in the spool.
+    pub fn await_delivered(&self, within: Duration) -> Result<()> {
+        eventually(within, "the spool to be delivered", || {
+            let status = self.admin("/status")?;
+            ensure!(status["spool"]["waiting"] == 0, "{} wait", status["spool"]["waiting"]);
+            Ok(Some(()))
+        })
     }
 
     /// The configuration file it runs with.

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod cloud;
+pub mod credentials;
 pub mod device;
 pub mod gateway;
 pub mod http;

@@ -23,6 +23,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct NatsConfig {
     /// Let only clients in whose certificate this authority signed; shows this certificate itself.
     pub tls: Option<Paper>,
+    /// With `tls`: a client is the user its certificate names; `more` says what users may do.
+    pub map_certificates: bool,
+    /// JetStream's domain, if it is to have one.
+    pub domain: Option<String>,
     /// More lines for the configuration file.
     pub more: String,
 }
@@ -54,8 +58,7 @@ impl Nats {
         let log = self.folder.with_extension("log");
         let mut process = Process::start(&self.name, &programs::nats_server()?, &["-c", text(&file)?], &log)?;
         let ports = self.folder.join(format!("nats-server_{}.ports", process.id()));
-        let found = eventually(START_WITHIN, "nats-server to listen", || {
-            process.check_running()?;
+        let found = process.until(START_WITHIN, "nats-server to listen", || {
             Ok(std::fs::read(&ports)
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok()))
@@ -155,14 +158,18 @@ impl Nats {
     /// Creates the stream of segments before any part of Weir does, with a duplicate window so short
     /// that nothing can lean on it.
     pub fn create_stream(&self, duplicate_window: Duration) -> Result<()> {
+        self.create(async_nats::jetstream::stream::Config {
+            name: subject::STREAM.to_owned(),
+            subjects: vec![subject::STREAM_SUBJECTS.to_owned()],
+            duplicate_window,
+            allow_direct: true,
+            ..Default::default()
+        })
+    }
+
+    /// Creates any stream.
+    pub fn create(&self, config: async_nats::jetstream::stream::Config) -> Result<()> {
         wait(async {
-            let config = async_nats::jetstream::stream::Config {
-                name: subject::STREAM.to_owned(),
-                subjects: vec![subject::STREAM_SUBJECTS.to_owned()],
-                duplicate_window,
-                allow_direct: true,
-                ..Default::default()
-            };
             self.jetstream().await?.create_stream(config).await?;
             Ok(())
         })
@@ -196,20 +203,22 @@ impl Nats {
         let store = self.store();
         let mut config = format!(
             "server_name: {:?}\nhost: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:{}\"\nports_file_dir: {:?}\n\
-             max_payload: 1MB\njetstream {{ store_dir: {:?}, max_mem: 64MB, max_file: 60GB }}\n",
+             max_payload: 1MB\njetstream {{ store_dir: {:?}, max_mem: 64MB, max_file: 60GB{} }}\n",
             self.name,
             self.port.map_or_else(|| "-1".to_owned(), |port| port.to_string()),
             self.monitor_port.map_or_else(|| "-1".to_owned(), |port| port.to_string()),
             text(&self.folder)?,
             text(&store)?,
+            self.config.domain.as_ref().map_or_else(String::new, |domain| format!(", domain: {domain}")),
         );
         if let Some(paper) = &self.config.tls {
             writeln!(
                 config,
-                "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
+                "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, {}: true }}",
                 text(&paper.certificate)?,
                 text(&paper.key)?,
-                text(&paper.authority)?
+                text(&paper.authority)?,
+                if self.config.map_certificates { "verify_and_map" } else { "verify" },
             )?;
         }
         config.push_str(&self.config.more);

@@ -5,6 +5,7 @@
 //! so one thread, which lives as long as we do, starts them all.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
@@ -44,6 +45,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// An error that quotes the log's end if the process has ended.
     pub fn check_running(&mut self) -> Result<()> {
         match self.child.try_wait()? {
@@ -52,6 +58,19 @@ impl Process {
                 bail!("{} has ended ({status}); the end of its log:\n{}", self.name, tail(&self.log, 15))
             }
         }
+    }
+
+    /// Looks until `condition` gives a value, as [`eventually`] does, but no longer than the process runs.
+    pub fn until<T>(
+        &mut self,
+        within: Duration,
+        what: &str,
+        mut condition: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        eventually(within, what, || match self.check_running() {
+            Ok(()) => Ok(condition()?.map(Ok)),
+            Err(ended) => Ok(Some(Err(ended))),
+        })?
     }
 
     /// Waits for its end.
@@ -218,7 +237,8 @@ fn tied(program: &Path) -> Command {
     });
     if *SETPRIV {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        // A Ctrl-C is for us, who then stop them in good order.
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
         return command;
     }
     Command::new(program)

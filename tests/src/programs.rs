@@ -52,7 +52,7 @@ pub fn python_packages() -> PathBuf {
 }
 
 /// `target/debug` or `target/release`: where this program itself was built.
-fn folder() -> Result<PathBuf> {
+pub fn folder() -> Result<PathBuf> {
     let me = std::env::current_exe().context("asking where this program is")?;
     let mut folder = me.parent().context("this program is in no folder")?;
     // Tests are in `deps/` below it.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 
 use crate::device::Manifest;
 use crate::process::{self, Process};
@@ -17,8 +18,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Starts `weir-sim run` against a gateway: so many devices for so long, each so many events a second;
-    /// `more` are further arguments.
+    /// Starts `weir-sim run` against a gateway; `more` are further arguments.
     pub fn start(folder: &Path, gateway_url: &str, size: Size, more: &[&str]) -> Result<Simulation> {
         std::fs::create_dir_all(folder)?;
         let manifest = manifest_in(folder);
@@ -42,19 +42,43 @@ impl Simulation {
         Ok(Simulation { process, folder: folder.to_owned(), run_s: size.run_s })
     }
 
-    /// Waits until all devices have emitted all they should and have their acknowledgements; the manifest.
+    /// Waits until all devices have emitted all they should and all of it is acknowledged; the manifest.
     pub fn finish(mut self, more: Duration) -> Result<PathBuf> {
         let status = self.process.wait(Duration::from_secs(self.run_s) + more)?;
         if !status.success() {
             bail!("weir-sim: {status}\n{}", process::tail(&self.folder.with_extension("log"), 20));
         }
-        Ok(manifest_in(&self.folder))
+        let manifest = manifest_in(&self.folder);
+        let text = std::fs::read_to_string(&manifest)?;
+        ensure!(!text.contains("\"unacknowledged\""), "not everything was acknowledged in the end: {text}");
+        Ok(manifest)
+    }
+
+    /// Whether it is still running.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.is_running()
+    }
+
+    /// How far it is, if it was started with `--progress`.
+    pub fn progress(&self) -> Result<Progress> {
+        let log = process::tail(&self.folder.with_extension("log"), 5);
+        let said = log.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+        Ok(said.unwrap_or_default())
     }
 
     /// Fails if the simulator has ended, which it should not have yet.
     pub fn check_running(&mut self) -> Result<()> {
         self.process.check_running()
     }
+}
+
+/// How far a simulation is.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Progress {
+    /// Events made.
+    pub emitted: u64,
+    /// Events a PUBACK has come for.
+    pub acknowledged: u64,
 }
 
 /// How much is simulated.

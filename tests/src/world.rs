@@ -13,6 +13,7 @@ use weir_contract::subject;
 use crate::cloud::Cloud;
 use crate::device::{Device, Manifest};
 use crate::gateway::Gateway;
+use crate::link::Link;
 use crate::nats::{Nats, NatsConfig};
 use crate::process;
 use crate::sim::{self, Simulation, Size};
@@ -34,6 +35,8 @@ pub struct World {
     pub gateways: Vec<Gateway>,
     /// Views of the log.
     pub cloud: Cloud,
+    /// What the first gateway reaches nats-server over, if that was planned.
+    link: Option<Link>,
     folder: TempDir,
     simulations: u32,
     ended: bool,
@@ -44,6 +47,8 @@ pub struct World {
 pub struct Plan {
     /// The nats-server.
     pub nats: NatsConfig,
+    /// The first gateway reaches nats-server over a [`Link`] that can fail.
+    pub link: bool,
     /// How long JetStream remembers message ids, if the stream is to be there before Weir is.
     pub duplicate_window: Option<Duration>,
     /// Changes to the configuration of the first gateway.
@@ -75,7 +80,9 @@ impl World {
             change(&mut config);
         }
         let cloud = Cloud::start(&cloud_folder, config)?;
-        let mut world = World { nats, gateways: Vec::new(), cloud, folder, simulations: 0, ended: false };
+        let link = if plan.link { Some(Link::to(nats.address())?) } else { None };
+        let mut world =
+            World { nats, gateways: Vec::new(), cloud, link, folder, simulations: 0, ended: false };
         // From here on the world's own drop shows them.
         shown.0 = None;
         world.add_gateway("gw-1", plan.gateway)?;
@@ -85,7 +92,11 @@ impl World {
     /// One more gateway.
     pub fn add_gateway(&mut self, id: &str, change: Option<Change>) -> Result<()> {
         let folder = self.folder.path().join(id);
-        let mut config = Gateway::config(SITE, id, &folder, &self.nats.url())?;
+        let uplink = match &self.link {
+            Some(link) if self.gateways.is_empty() => format!("nats://{}", link.address()),
+            _ => self.nats.url(),
+        };
+        let mut config = Gateway::config(SITE, id, &folder, &uplink)?;
         if let Some(change) = change {
             change(&mut config);
         }
@@ -105,6 +116,11 @@ impl World {
     #[must_use]
     pub fn gateway(&mut self) -> &mut Gateway {
         &mut self.gateways[0]
+    }
+
+    /// What the first gateway reaches nats-server over.
+    pub fn link(&self) -> Result<&Link> {
+        self.link.as_ref().context("no link was planned")
     }
 
     /// Where this world's files are.
