@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p weir-gateway --example custody -- [FOLDER] [SECONDS] [CLIENTS] [WINDOW] [THREADS]`
 //!
-//! Clients offer uplinks of 100 bytes, a window at a time, and wait until those are on disk, as connections do. Then everything is
-//! read back from the epochs. Prints one line for each.
+//! Clients offer uplinks of 100 bytes, a window at a time, and wait until those are on disk, as connections do. Then the spool is
+//! closed and opened, and everything is read back from the epochs. Prints one line for each.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,13 +54,27 @@ fn main() -> anyhow::Result<()> {
         resident(),
     );
     let began = Instant::now();
+    drop(custody);
+    committer.stop().map_err(|error| anyhow::anyhow!(error.with_causes()))?;
+    let stopped = began.elapsed();
+    let began = Instant::now();
+    let (spool, writer) = spool::Spool::open(&config, NOW_MS)?;
+    println!("stopped in {stopped:.1?}, opened again with all of it in {:.1?}", began.elapsed());
+    read_back(&spool)?;
+    writer.close();
+    remove(&folder)
+}
+
+/// Reads and releases everything, as an uplink would.
+fn read_back(spool: &spool::Spool) -> anyhow::Result<()> {
+    let began = Instant::now();
     let (mut wanted, mut bytes) = (1, 0);
     loop {
-        let records = custody.spool().read_from(wanted, 256 * 1024)?;
+        let records = spool.read_from(wanted, 256 * 1024)?;
         let Some(last) = records.last() else { break };
         wanted = last.end();
         bytes += records.iter().map(|record| record.entries.len()).sum::<usize>();
-        custody.spool().release(wanted, 1)?;
+        spool.release(wanted, 1)?;
     }
     let took = began.elapsed().as_secs_f64();
     println!(
@@ -69,19 +83,7 @@ fn main() -> anyhow::Result<()> {
         bytes as f64 / took / 1e6,
         resident()
     );
-    drop(custody);
-    let began = Instant::now();
-    committer.stop().map_err(|error| anyhow::anyhow!(error.with_causes()))?;
-    let stopped = began.elapsed();
-    let began = Instant::now();
-    let (spool, writer) = spool::Spool::open(&config, NOW_MS)?;
-    println!(
-        "stopped in {stopped:?}, opened again in {:?}, {} epochs",
-        began.elapsed(),
-        spool.status().epochs.len()
-    );
-    writer.close();
-    remove(&folder)
+    Ok(())
 }
 
 async fn offer(custody: Custody, client: u64, window: u64, stop: Arc<AtomicBool>, offered: Arc<AtomicU64>) {
