@@ -109,7 +109,10 @@ impl Ranks<'_> {
         if let Some(ms) = beginning.known_ms() {
             return at(ms);
         }
-        let before_its_vias = beginning.vias.iter().filter_map(|via| self.known.get(via)).map(before).min();
+        // Of a boot that is only known by its losses there is no time at all: it places nobody.
+        let placed = |rank: &&Rank| rank.ms != u64::MAX;
+        let before_its_vias =
+            beginning.vias.iter().filter_map(|via| self.known.get(via)).filter(placed).map(before).min();
         before_its_vias.unwrap_or_else(|| at(beginning.received_ms.unwrap_or(u64::MAX)))
     }
 }
@@ -159,6 +162,14 @@ mod tests {
         let sent_by_5 = learnt(&[(sent(None, None, Some(5)), 9_000)]);
         let sent_by_6 = learnt(&[(sent(None, None, Some(6)), 9_001)]);
         assert_eq!(in_order([(5, &current), (6, &sent_by_5), (7, &sent_by_6), (9, &earlier)]), [9, 7, 6, 5]);
+    }
+
+    #[test]
+    fn a_boot_only_known_by_its_losses_draws_no_other_to_the_end() {
+        let sent_by_7 = learnt(&[(sent(None, None, Some(7)), 5_000)]);
+        let only_lost = Beginning::default();
+        let later = learnt(&[(sent(Some(0), None, None), 9_000)]);
+        assert_eq!(in_order([(3, &sent_by_7), (7, &only_lost), (9, &later)]), [3, 9, 7]);
     }
 
     #[test]
