@@ -20,7 +20,7 @@ const QUEUE: usize = 64;
 /// Most messages of one transaction. When there is much to catch up with, larger transactions cost less per event.
 const TRANSACTION_MESSAGES_MAX: usize = 128;
 /// Bytes of segments at which a transaction takes no more.
-const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TRANSACTION_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// What goes through the channels, in order.
 enum Step<M> {
