@@ -6,6 +6,7 @@ mod gateways;
 mod healing;
 mod limits;
 mod nats_rights;
+mod operators;
 mod outages;
 mod permissions;
 mod refusals;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use toml::Table;
 use weir_tests::device::Device;
 use weir_tests::mqtt::{Client, Connect};
+use weir_tests::sim::{Simulation, Size};
 use weir_tests::tls::{self, Authority, Paper};
-use weir_tests::{Plan, World};
+use weir_tests::{Plan, SETTLED_WITHIN, World};
 
 /// A world whose gateway also has a TLS listener that asks for certificates, and who signs them.
 struct Guarded {
@@ -86,6 +87,27 @@ fn no_certificate_or_a_strangers_certificate_is_turned_away() -> Result<()> {
     let trusts_others = tls::client(&stranger.authority, Some(&guarded.devices.sign("sealed")?))?;
     ensure!(Client::connect(address, &Connect::new("sealed").tls(trusts_others)).is_err());
     ensure!(Client::connect(address, &Connect::new("sealed")).is_err());
+    guarded.world.end()
+}
+
+#[test]
+fn simulated_devices_each_with_a_certificate_deliver_everything_once() -> Result<()> {
+    let mut guarded = guarded()?;
+    let mut files = None;
+    for index in 1..=8 {
+        files = Some(guarded.devices.sign(&format!("sim-{index:04}"))?);
+    }
+    let files = files.context("eight were signed")?;
+    let folder = files.certificate.parent().context("in a folder")?;
+    let (cert, key) = (folder.join("{device}.pem"), folder.join("{device}.key"));
+    let options = [("--ca", guarded.servers.as_path()), ("--cert", cert.as_path()), ("--key", key.as_path())];
+    let options: Vec<&str> =
+        options.iter().flat_map(|(name, path)| [*name, path.to_str().unwrap_or_default()]).collect();
+    let url = format!("mqtts://{}", guarded.world.gateway().second_listener()?);
+    let size = Size { devices: 8, rate: 20.0, run_s: 3 };
+    let simulation = Simulation::start(&guarded.world.folder().join("sealed"), &url, size, &options)?;
+    let manifest = simulation.finish(SETTLED_WITHIN)?;
+    guarded.world.verify(&manifest)?;
     guarded.world.end()
 }
 
