@@ -19,6 +19,8 @@ pub struct Device {
     /// When each event was observed, in milliseconds since the boot's beginning.
     observed_ms: Vec<u64>,
     past_boots: Vec<Boot>,
+    /// If not empty, this is what is read.
+    text: String,
 }
 
 impl Device {
@@ -26,7 +28,7 @@ impl Device {
     pub fn new(name: &str) -> Result<Device> {
         let id = name.parse().map_err(|error| anyhow!("{name}: {error}"))?;
         let (boot, powered) = (fastrand::u64(..), Instant::now());
-        Ok(Device { id, boot, powered, observed_ms: Vec::new(), past_boots: Vec::new() })
+        Ok(Device { id, boot, powered, observed_ms: Vec::new(), past_boots: Vec::new(), text: String::new() })
     }
 
     /// Its name, which is its MQTT client id.
@@ -45,6 +47,11 @@ impl Device {
     #[must_use]
     pub fn boot(&self) -> String {
         self.boot.to_string()
+    }
+
+    /// From now on every event is a text of so many bytes.
+    pub fn emit_large(&mut self, bytes: usize) {
+        self.text = "x".repeat(bytes);
     }
 
     /// Connects it with MQTT 3.1.1.
@@ -86,13 +93,15 @@ impl Device {
 
     /// The events from `first` on, which may have been sent before, as one uplink.
     pub fn uplink_of(&self, first: u32, count: u32) -> Result<Vec<u8>> {
-        let mut bodies = vec![[0; 64]; count as usize];
+        let mut bodies = vec![vec![0; 64 + self.text.len()]; count as usize];
         let mut lengths = Vec::new();
         for (seq, buffer) in (first..).zip(&mut bodies) {
             let sensor = "temp".parse().map_err(|error| anyhow!("temp: {error}"))?;
-            let body =
-                Body::ReadingTaken { sensor, value: Scalar::Int(seq.into()), unit: Some("Cel".into()) };
-            lengths.push(body.write(buffer).map_err(|_| anyhow!("a body of more than 64 bytes"))?);
+            let body = match self.text.as_str() {
+                "" => Body::ReadingTaken { sensor, value: Scalar::Int(seq.into()), unit: Some("Cel".into()) },
+                text => Body::ReadingTaken { sensor, value: Scalar::Text(text.into()), unit: None },
+            };
+            lengths.push(body.write(buffer).map_err(|_| anyhow!("a body longer than its buffer"))?);
         }
         let kind = "reading-taken".parse().map_err(|error| anyhow!("kind: {error}"))?;
         let events: Vec<Event<'_>> = (first..)
