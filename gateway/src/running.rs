@@ -100,7 +100,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let drain_max = Duration::from_millis(config.uplink.drain_ms_max);
     let uplink =
         uplink::start(config.uplink, &source, Arc::clone(custody.spool()), journal.clone(), clock.clone());
-    let listeners = mqtt::start(config.mqtt, custody.clone(), journal, clock.clone()).await?;
+    let mqtt = mqtt::Config { gateway: Some(source.gateway), ..config.mqtt };
+    let listeners = mqtt::start(mqtt, custody.clone(), journal, clock.clone()).await?;
 
     let refusals = listeners.refusals();
     let sources = admin::Sources {

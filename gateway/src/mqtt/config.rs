@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+use weir_contract::Id;
+
 use super::topics;
 use crate::config::value;
 
@@ -18,6 +20,9 @@ pub struct Config {
     /// What clients may do beyond being a device.
     #[serde(rename = "client")]
     pub clients: Vec<NamedClient>,
+    /// Whose events are not taken over MQTT, whoever sends them: the gateway's own, in which it tells about others.
+    #[serde(skip)]
+    pub gateway: Option<Id>,
     /// Lines of `name:hash` (`weir-gateway hash-password`). With such a file everybody who shows no client certificate
     /// has to log in, and is who the user name says.
     pub password_file: Option<PathBuf>,
@@ -67,6 +72,7 @@ impl Default for Config {
         Config {
             listeners: Vec::new(),
             clients: Vec::new(),
+            gateway: None,
             password_file: None,
             connections_max: 10_000,
             inflight_max: 1_024,

@@ -113,7 +113,8 @@ pub(super) async fn greet(
         return Err(refuse(Reason::NotAuthorized, "the name is empty or too long", &client_id));
     }
     let client = Client {
-        device: name.parse().ok(),
+        device: name.parse().ok().filter(|device| Some(device) != shared.gateway.as_ref()),
+        gateway: shared.gateway,
         rights: shared.rights.get(&name).cloned(),
         name: name.into_boxed_str(),
     };

@@ -188,6 +188,7 @@ fn share(config: Config, custody: Custody, journal: journal::Sender, clock: Cloc
             handshake: Duration::from_millis(config.handshake_timeout_ms),
             packet: Duration::from_millis(config.packet_timeout_ms),
         },
+        gateway: config.gateway,
         rights: rights.collect(),
         passwords,
         custody,

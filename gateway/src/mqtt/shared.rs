@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use weir_contract::Id;
 
 use super::local::Local;
 use super::passwords::Passwords;
@@ -22,6 +23,8 @@ use crate::journal;
 pub(super) struct Shared {
     pub limits: session::Limits,
     pub times: Times,
+    /// Whose events are not taken over MQTT.
+    pub gateway: Option<Id>,
     pub rights: HashMap<String, Arc<Rights>>,
     pub passwords: Option<Passwords>,
     pub custody: Custody,

@@ -94,6 +94,8 @@ pub(super) struct Client {
     pub name: Box<str>,
     /// The device it is, if its name can be a device's.
     pub device: Option<Id>,
+    /// Whose events it may not publish, whatever the configuration lets it: the gateway's own.
+    pub gateway: Option<Id>,
     /// Shared by all connections of that name; `None` for most devices.
     pub rights: Option<std::sync::Arc<Rights>>,
 }
@@ -101,7 +103,8 @@ pub(super) struct Client {
 impl Client {
     /// Whether it may publish events of `device`.
     pub fn may_publish_events_of(&self, device: &Id) -> bool {
-        self.device.as_ref() == Some(device) || self.may_publish(&topic::events(device))
+        let is_device = self.device.as_ref() == Some(device);
+        self.gateway.as_ref() != Some(device) && (is_device || self.may_publish(&topic::events(device)))
     }
 
     /// Whether the configuration lets it publish on `topic`.
@@ -134,7 +137,8 @@ mod tests {
     fn client(name: &str, publish: &[&str], subscribe: &[&str]) -> Client {
         let own = |filters: &[&str]| filters.iter().map(|filter| (*filter).to_owned()).collect();
         let rights = Rights { publish: own(publish), subscribe: own(subscribe) };
-        Client { name: name.into(), device: name.parse().ok(), rights: Some(std::sync::Arc::new(rights)) }
+        let rights = Some(std::sync::Arc::new(rights));
+        Client { name: name.into(), device: name.parse().ok(), gateway: None, rights }
     }
 
     #[test]
@@ -194,6 +198,15 @@ mod tests {
         {
             assert!(!device.may_subscribe(filter), "{filter}");
         }
+    }
+
+    #[test]
+    fn nobody_speaks_for_the_gateway() {
+        let gateway = "gw-1".parse().unwrap();
+        let mut client = client("gw-1", &["weir/1/+/events"], &[]);
+        client.gateway = Some(gateway);
+        assert!(!client.may_publish_events_of(&gateway));
+        assert!(client.may_publish_events_of(&"dev-2".parse().unwrap()));
     }
 
     #[test]

@@ -296,6 +296,16 @@ fn http(daemon: &Daemon, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_publishes_as_the_gateway_itself() {
+    let daemon = Daemon::start(NO_NATS, "").await;
+    let mut device = Device::connect(daemon.mqtt, "gw-1");
+    assert!(!device.publish(10));
+    let refusals = daemon.ask_json("refusals");
+    assert_eq!(refusals["refusals"][0]["topic"], "weir/1/gw-1/events", "{refusals}");
+    assert_eq!(daemon.ask_json("status")["spool"]["next"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_running_is_said_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     configure(folder.path(), NO_NATS, "");

@@ -70,6 +70,7 @@ fn session_with(version: Version, rights: Rights) -> Session<u64> {
     let client = Client {
         name: "dev-1".into(),
         device: "dev-1".parse().ok(),
+        gateway: None,
         rights: Some(std::sync::Arc::new(rights)),
     };
     let abilities = Abilities { version, receive_max: 5, packet_bytes_max: 500, wants_reasons: true };
