@@ -120,13 +120,7 @@ fn write_stamp<W: Write>(e: &mut Encoder<W>, stamp: Stamp) -> Written<W> {
 pub fn read_boot(bytes: &[u8]) -> Result<Boot, Damaged> {
     let d = &mut Decoder::new(bytes);
     d.array()?;
-    d.array()?;
-    let beginning = Beginning {
-        device_ms: d.decode()?,
-        gateway_ms: d.decode()?,
-        received_ms: d.decode()?,
-        vias: d.decode()?,
-    };
+    let beginning = read_beginning(d)?;
     let (stored, lost, duplicates) = (read_runs_from(d)?, read_runs_from(d)?, d.u64()?);
     let span_ms = d.decode()?;
     let heard = optional(d, |d| {
@@ -134,6 +128,31 @@ pub fn read_boot(bytes: &[u8]) -> Result<Boot, Damaged> {
         Ok((d.u64()?, Place { site: id(d)?, gateway: id(d)? }))
     })?;
     Ok(Boot { beginning, stored, lost, duplicates, span_ms, heard, registers: read_registers(d)? })
+}
+
+/// When a boot began, and the wall times of its earliest and latest event: the part of [`read_boot`] that places it among
+/// others.
+///
+/// # Errors
+/// [`Damaged`] if it is something else than [`write_boot`] wrote.
+pub fn read_span(bytes: &[u8]) -> Result<(Beginning, Option<(u64, u64)>), Damaged> {
+    let d = &mut Decoder::new(bytes);
+    d.array()?;
+    let beginning = read_beginning(d)?;
+    for _stored_lost_duplicates in 0..3 {
+        d.skip()?;
+    }
+    Ok((beginning, d.decode()?))
+}
+
+fn read_beginning(d: &mut Decoder<'_>) -> Result<Beginning, Damaged> {
+    d.array()?;
+    Ok(Beginning {
+        device_ms: d.decode()?,
+        gateway_ms: d.decode()?,
+        received_ms: d.decode()?,
+        vias: d.decode()?,
+    })
 }
 
 fn read_registers(d: &mut Decoder<'_>) -> Result<Registers, Damaged> {
@@ -322,6 +341,8 @@ mod tests {
             let mut bytes = Vec::new();
             write_boot(&mut bytes, &boot);
             assert_eq!(read_boot(&bytes).expect("own bytes"), boot);
+            let (beginning, span_ms) = read_span(&bytes).expect("own bytes");
+            assert_eq!((beginning, span_ms), (boot.beginning, boot.span_ms));
             for len in 0..bytes.len() {
                 read_boot(&bytes[..len]).expect_err("a part is not the whole");
             }

@@ -11,6 +11,7 @@ use weir_contract::{Id, Kind};
 use super::Fault;
 use super::cache::{BootKey, Cache, Slot, Spool};
 use super::codec::{read_boot, read_runs, write_boot, write_runs};
+use super::schema::STRETCH;
 use super::types::{Place, Position};
 use crate::log::{Content, Opened};
 use crate::projection::boot::{Boot, Fact, NewEvent, Said, Taken, clock_code};
@@ -345,14 +346,28 @@ pub const REPORT_EXPIRED: i64 = 1;
 
 /// Rows in the order of the table: those of a device go to the same page.
 fn insert_events(transaction: &Transaction<'_>, mut rows: Vec<Row<'_>>) -> Result<(), Fault> {
-    rows.sort_unstable_by_key(|row| (row.device, row.event.stamp.at_ms, row.ordinal, row.event.stamp.seq));
+    rows.sort_unstable_by_key(|row| (row.device, row.ordinal, row.event.stamp.seq));
     let mut insert =
         transaction.prepare_cached("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-    for row in &rows {
-        insert_event(&mut insert, row)?;
+    let mut widen = transaction.prepare_cached(WIDEN_STRETCH)?;
+    let stretch = |row: &Row<'_>| (row.device, row.ordinal, row.event.stamp.seq / STRETCH);
+    for rows in rows.chunk_by(|a, b| stretch(a) == stretch(b)) {
+        let (mut earliest_ms, mut latest_ms) = (u64::MAX, 0);
+        for row in rows {
+            insert_event(&mut insert, row)?;
+            earliest_ms = earliest_ms.min(row.event.stamp.at_ms);
+            latest_ms = latest_ms.max(row.event.stamp.at_ms);
+        }
+        let (device, ordinal, stretch) = stretch(&rows[0]);
+        let (earliest_ms, latest_ms) = (earliest_ms.cast_signed(), latest_ms.cast_signed());
+        widen.execute(params![device, ordinal, stretch, earliest_ms, latest_ms])?;
     }
     Ok(())
 }
+
+const WIDEN_STRETCH: &str = "
+INSERT INTO stretches VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+  earliest_ms = min(earliest_ms, excluded.earliest_ms), latest_ms = max(latest_ms, excluded.latest_ms)";
 
 fn insert_event(insert: &mut CachedStatement<'_>, row: &Row<'_>) -> Result<(), Fault> {
     let stamp = row.event.stamp;
@@ -360,9 +375,9 @@ fn insert_event(insert: &mut CachedStatement<'_>, row: &Row<'_>) -> Result<(), F
     let (at_ms, received_ms) = (stamp.at_ms.cast_signed(), row.received_ms.cast_signed());
     insert.execute(params![
         row.device,
-        at_ms,
         row.ordinal,
         stamp.seq,
+        at_ms,
         clock_code(stamp.clock),
         row.kind,
         received_ms - at_ms,

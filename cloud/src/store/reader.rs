@@ -2,6 +2,7 @@
 
 pub(super) mod history;
 mod pool;
+pub(super) mod stretches;
 mod views;
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,11 @@
 //! The tables.
 //!
 //! - Uniqueness of events is not the database's task: the set of stored numbers of each boot (in `boots.state`) says whether an
-//!   event is new. `events` is one B-tree, in the order in which history is asked for; a device's events lie together and arrive
-//!   at its end, so however large the table, only one warm page per active device is written to.
+//!   event is new. `events` is one B-tree, in the order in which history is told: by boot and number, never by time, which only
+//!   estimates that order where a device has no clock. A boot's events lie together and arrive at its end, so however large
+//!   the table, only one warm page per active device is written to.
+//! - `stretches` leads from a time to the numbers of the events around it, as a zone map: exact however little times follow
+//!   numbers, and small.
 //! - What the uplinks of one segment have in common is in `segments`, once.
 //! - Ids are small integers, given in order of arrival; they never leave the store.
 //! - 64-bit numbers (`boot`, `incarnation`) are kept as the signed number of the same bits.
@@ -11,6 +14,9 @@
 pub const VERSION: i64 = 1;
 /// `PRAGMA application_id`: "Weir".
 pub const APPLICATION_ID: i64 = 0x5765_6972;
+
+/// Numbers of a boot that share a row of `stretches`.
+pub const STRETCH: u32 = 512;
 
 /// Makes the tables.
 pub const CREATE: &str = "
@@ -84,16 +90,26 @@ CREATE TABLE kinds (
 
 CREATE TABLE events (
   device INTEGER NOT NULL,
-  at_ms INTEGER NOT NULL,
   boot INTEGER NOT NULL,        -- ordinal
   seq INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL,
   clock INTEGER NOT NULL,
   kind INTEGER NOT NULL,
   delay_ms INTEGER NOT NULL,    -- received less at_ms
   segment INTEGER NOT NULL,
   place INTEGER NOT NULL,       -- of the uplink in its segment, from 0
   body BLOB NOT NULL,
-  PRIMARY KEY (device, at_ms, boot, seq)
+  PRIMARY KEY (device, boot, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Between which times the events of a boot were observed, for each stretch of numbers.
+CREATE TABLE stretches (
+  device INTEGER NOT NULL,
+  boot INTEGER NOT NULL,        -- ordinal
+  stretch INTEGER NOT NULL,     -- seq divided by the stretch's length
+  earliest_ms INTEGER NOT NULL,
+  latest_ms INTEGER NOT NULL,
+  PRIMARY KEY (device, boot, stretch)
 ) STRICT, WITHOUT ROWID;
 
 -- The ledger: numbers of a boot that are gone, and the event that says so.

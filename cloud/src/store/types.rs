@@ -215,7 +215,7 @@ pub struct EventQuery {
     pub to_ms: Option<u64>,
     /// Of this kind only.
     pub kind: Option<Kind>,
-    /// By time observed.
+    /// Either way through the device's own order: by when its boots began, then by number.
     pub order: Order,
     /// At most so many, and at least 1.
     pub limit: usize,
@@ -235,16 +235,16 @@ pub enum Order {
 
 /// A place in the history of a device: the event behind which to go on. It stays valid while data arrives. Opaque text to
 /// those who pass it around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    pub(crate) at_ms: u64,
+    /// Ordinal.
     pub(crate) boot: u32,
     pub(crate) seq: u32,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{:x}.{:x}", self.at_ms, self.boot, self.seq)
+        write!(f, "{:x}.{:x}", self.boot, self.seq)
     }
 }
 
@@ -257,15 +257,9 @@ impl FromStr for Cursor {
     type Err = BadCursor;
 
     fn from_str(text: &str) -> Result<Self, BadCursor> {
-        let mut parts = text.split('.');
-        let mut part = || parts.next().and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or(BadCursor);
-        let (at_ms, boot, seq) = (part()?, part()?, part()?);
-        let narrow = |part: u64| u32::try_from(part).map_err(|_| BadCursor);
-        let cursor = Cursor { at_ms, boot: narrow(boot)?, seq: narrow(seq)? };
-        if parts.next().is_some() || at_ms > TIME_MS_MAX {
-            return Err(BadCursor);
-        }
-        Ok(cursor)
+        let (boot, seq) = text.split_once('.').ok_or(BadCursor)?;
+        let part = |hex| u32::from_str_radix(hex, 16).map_err(|_| BadCursor);
+        Ok(Cursor { boot: part(boot)?, seq: part(seq)? })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The history of a device, page by page.
+//! The history of a device, page by page, in the device's own order: by when its boots began, then by number. Times only choose.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,10 +7,11 @@ use weir_contract::{Id, Kind};
 
 use super::super::types::{Cursor, EventQuery, EventsPage, Order, Place, StoredEvent, TIME_MS_MAX};
 use super::super::{Damaged, Fault};
+use super::stretches::{BootName, SpanMs, boots_in_order, numbers};
 use super::{device_id, millis, name};
 use crate::projection::boot::clock_of;
 
-/// Most events that are looked at for one page, when only some of them are of the kind asked for.
+/// Most events that are looked at for one page, when only some of them are asked for.
 const LOOKED_AT_MAX: usize = 100_000;
 
 pub fn events(connection: &Connection, query: &EventQuery) -> Result<Option<EventsPage>, Fault> {
@@ -19,91 +20,143 @@ pub fn events(connection: &Connection, query: &EventQuery) -> Result<Option<Even
     let wanted: Option<HashSet<i64>> = query
         .kind
         .map(|kind| kinds.iter().filter(|(_, (name, _))| *name == kind).map(|(id, _)| *id).collect());
-    let mut page = EventsPage::default();
     if wanted.as_ref().is_some_and(HashSet::is_empty) || query.limit == 0 {
-        return Ok(Some(page));
+        return Ok(Some(EventsPage::default()));
     }
-    let boots = boot_numbers(connection, device)?;
-    let mut places = Places { connection, known: HashMap::new() };
-    let (from, to) = bounds(query);
-    let mut select = connection.prepare_cached(match query.order {
-        Order::Ascending => SELECT_ASCENDING,
-        Order::Descending => SELECT_DESCENDING,
-    })?;
-    let mut rows = select.query(params![device, from.0, from.1, from.2, to.0, to.1, to.2])?;
-    let mut last = None;
-    let mut looked_at = 0;
-    while let Some(row) = rows.next()? {
-        // There is one more: the page is full, or took long enough.
-        if page.events.len() == query.limit || looked_at == LOOKED_AT_MAX {
-            page.next = last;
+    let end_ms = TIME_MS_MAX + 1;
+    let span = (query.from_ms.unwrap_or(0).min(end_ms), query.to_ms.unwrap_or(end_ms).min(end_ms));
+    let places = Places { connection, known: HashMap::new() };
+    let page = EventsPage::default();
+    let mut walk =
+        Walk { connection, device, query, span, kinds, wanted, places, page, last: None, looked_at: 0 };
+    for (boot, behind) in boots_to_visit(connection, device, query, span)? {
+        if walk.boot(&boot, behind)? == Visited::UpToHere {
             break;
         }
-        looked_at += 1;
-        last = Some(Cursor {
-            at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
-            boot: row.get(1)?,
-            seq: row.get(2)?,
-        });
-        if wanted.as_ref().is_some_and(|wanted| row.get(4).is_ok_and(|kind: i64| !wanted.contains(&kind))) {
-            continue;
-        }
-        page.events.push(event(row, query.device, &kinds, &boots, &mut places)?);
     }
-    Ok(Some(page))
+    Ok(Some(walk.page))
+}
+
+/// The boots in which to look, in the order asked for; of the first perhaps only what lies behind a number.
+fn boots_to_visit(
+    connection: &Connection,
+    device: i64,
+    query: &EventQuery,
+    span: SpanMs,
+) -> Result<Vec<(BootName, Option<u32>)>, Fault> {
+    let mut boots = boots_in_order(connection, device)?;
+    if query.order == Order::Descending {
+        boots.reverse();
+    }
+    if let Some(after) = query.after {
+        let place = boots.iter().position(|boot| boot.ordinal == after.boot);
+        boots.drain(..place.unwrap_or(boots.len()));
+    }
+    let behind =
+        |boot: &BootName| query.after.filter(|after| after.boot == boot.ordinal).map(|after| after.seq);
+    Ok(boots.into_iter().filter(|boot| boot.was_on(span)).map(|boot| (boot, behind(&boot))).collect())
+}
+
+/// Whether the page can take more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visited {
+    Whole,
+    UpToHere,
+}
+
+/// A page being filled on the way through history.
+struct Walk<'c> {
+    connection: &'c Connection,
+    device: i64,
+    query: &'c EventQuery,
+    span: SpanMs,
+    kinds: Kinds,
+    /// `None`: all.
+    wanted: Option<HashSet<i64>>,
+    places: Places<'c>,
+    page: EventsPage,
+    last: Option<Cursor>,
+    looked_at: usize,
+}
+
+impl Walk<'_> {
+    /// Adds events of `boot`; only those behind the number `behind`, if one is given.
+    fn boot(&mut self, boot: &BootName, behind: Option<u32>) -> Result<Visited, Fault> {
+        let mut ranges = numbers(self.connection, self.device, boot.ordinal, self.span)?;
+        if self.query.order == Order::Descending {
+            ranges.reverse();
+        }
+        for (from, to) in ranges {
+            let range = match (self.query.order, behind) {
+                (_, None) => (from, to),
+                (Order::Ascending, Some(behind)) => (from.max(behind.saturating_add(1)), to),
+                (Order::Descending, Some(behind)) => (from, to.min(behind.saturating_sub(1))),
+            };
+            if range.0 <= range.1 && self.range(boot, range)? == Visited::UpToHere {
+                return Ok(Visited::UpToHere);
+            }
+        }
+        Ok(Visited::Whole)
+    }
+
+    fn range(&mut self, boot: &BootName, (from, to): (u32, u32)) -> Result<Visited, Fault> {
+        let mut select = self.connection.prepare_cached(match self.query.order {
+            Order::Ascending => SELECT_ASCENDING,
+            Order::Descending => SELECT_DESCENDING,
+        })?;
+        let mut rows = select.query(params![self.device, boot.ordinal, from, to])?;
+        while let Some(row) = rows.next()? {
+            // There is one more: the page is full, or took long enough.
+            if self.page.events.len() == self.query.limit || self.looked_at == LOOKED_AT_MAX {
+                self.page.next = self.last;
+                return Ok(Visited::UpToHere);
+            }
+            self.looked_at += 1;
+            self.last = Some(Cursor { boot: boot.ordinal, seq: row.get(0)? });
+            let at_ms = row.get::<_, i64>(1)?.cast_unsigned();
+            let kind = row.get(3)?;
+            if (self.span.0..self.span.1).contains(&at_ms)
+                && self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&kind))
+            {
+                let event = event(row, self.query.device, boot.number, &self.kinds, &mut self.places)?;
+                self.page.events.push(event);
+            }
+        }
+        Ok(Visited::Whole)
+    }
 }
 
 pub const SELECT_ASCENDING: &str = "
-SELECT at_ms, boot, seq, clock, kind, delay_ms, segment, place, body FROM events
-WHERE device = ?1 AND (at_ms, boot, seq) > (?2, ?3, ?4) AND (at_ms, boot, seq) < (?5, ?6, ?7)
-ORDER BY at_ms, boot, seq";
+SELECT seq, at_ms, clock, kind, delay_ms, segment, place, body FROM events
+WHERE device = ? AND boot = ? AND seq BETWEEN ? AND ? ORDER BY seq";
 pub const SELECT_DESCENDING: &str = "
-SELECT at_ms, boot, seq, clock, kind, delay_ms, segment, place, body FROM events
-WHERE device = ?1 AND (at_ms, boot, seq) > (?2, ?3, ?4) AND (at_ms, boot, seq) < (?5, ?6, ?7)
-ORDER BY at_ms DESC, boot DESC, seq DESC";
-
-type Key = (i64, i64, i64);
-
-/// The keys between which to look, both excluded.
-fn bounds(query: &EventQuery) -> (Key, Key) {
-    let ms = |ms: u64| ms.min(TIME_MS_MAX + 1).cast_signed();
-    // Ordinals of boots begin at 1.
-    let mut from = (ms(query.from_ms.unwrap_or(0)), 0, 0);
-    let mut to = (ms(query.to_ms.unwrap_or(TIME_MS_MAX + 1)), 0, 0);
-    if let Some(Cursor { at_ms, boot, seq }) = query.after {
-        let after = (ms(at_ms), i64::from(boot), i64::from(seq));
-        match query.order {
-            Order::Ascending => from = from.max(after),
-            Order::Descending => to = to.min(after),
-        }
-    }
-    (from, to)
-}
+SELECT seq, at_ms, clock, kind, delay_ms, segment, place, body FROM events
+WHERE device = ? AND boot = ? AND seq BETWEEN ? AND ? ORDER BY seq DESC";
 
 fn event(
     row: &Row<'_>,
     device: Id,
+    boot: u64,
     kinds: &Kinds,
-    boots: &HashMap<u32, u64>,
     places: &mut Places<'_>,
 ) -> Result<StoredEvent, Fault> {
-    let at_ms = row.get::<_, i64>(0)?;
+    let at_ms = row.get::<_, i64>(1)?;
     let absent = |what: &str| Damaged::new(format!("an event of a {what} that is not there"));
-    let (kind, version) = *kinds.get(&row.get(4)?).ok_or_else(|| absent("kind"))?;
-    let segment = places.get(row.get(6)?)?;
+    let (kind, version) = *kinds.get(&row.get(3)?).ok_or_else(|| absent("kind"))?;
+    let segment = places.get(row.get(5)?)?;
     Ok(StoredEvent {
         device,
-        boot: *boots.get(&row.get(1)?).ok_or_else(|| absent("boot"))?,
-        seq: row.get(2)?,
+        boot,
+        seq: row.get(0)?,
         at_ms: at_ms.cast_unsigned(),
-        clock: clock_of(row.get(3)?).ok_or_else(|| absent("clock"))?,
-        received_at_ms: at_ms.saturating_add(row.get(5)?).max(0).cast_unsigned(),
+        clock: clock_of(row.get(2)?).ok_or_else(|| absent("clock"))?,
+        received_at_ms: at_ms.saturating_add(row.get(4)?).max(0).cast_unsigned(),
         kind,
         version,
-        body: row.get(8)?,
+        body: row.get(7)?,
         place: segment.place,
         incarnation: segment.incarnation,
-        number: segment.first + row.get::<_, i64>(7)?.cast_unsigned(),
+        number: segment.first + row.get::<_, i64>(6)?.cast_unsigned(),
         stream_sequence: segment.sequence,
         logged_at_ms: segment.logged_at_ms,
     })
@@ -123,13 +176,6 @@ pub fn kinds(connection: &Connection) -> Result<Kinds, Fault> {
         );
     }
     Ok(kinds)
-}
-
-/// Numbers of a device's boots by their ordinals.
-fn boot_numbers(connection: &Connection, device: i64) -> Result<HashMap<u32, u64>, Fault> {
-    let mut select = connection.prepare_cached("SELECT ordinal, boot FROM boots WHERE device = ?")?;
-    let rows = select.query_map([device], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// What the events of one segment have in common.

@@ -11,7 +11,8 @@ use super::super::types::{
     BootAccount, DeviceState, DeviceSummary, DevicesPage, LostRange, Origin, TIME_MS_MAX,
 };
 use super::super::{Damaged, Fault};
-use super::history::{Places, kinds};
+use super::history::{Kinds, Places, kinds};
+use super::stretches::numbers;
 use super::{device_id, name};
 use crate::projection::beginning;
 use crate::projection::boot::{Boot, NewEvent, Said, clock_of};
@@ -79,7 +80,7 @@ pub fn state(connection: &Connection, device: &Id, at_ms: Option<u64>) -> Result
 /// What is known of a device's boots, by number, and their ordinals.
 struct Boots {
     boots: BTreeMap<u64, Boot>,
-    ordinals: BTreeMap<u64, i64>,
+    ordinals: BTreeMap<u64, u32>,
 }
 
 fn load_boots(connection: &Connection, device: i64) -> Result<Boots, Fault> {
@@ -104,15 +105,13 @@ fn boots_at(
 ) -> Result<BTreeMap<u64, Boot>, Fault> {
     let mut lost = lost_by(connection, device, at_ms)?;
     let mut boots = BTreeMap::new();
-    let mut going_on = BTreeMap::new();
-    let mut from_ms = at_ms;
+    let mut going_on = Vec::new();
     for (number, mut boot) in loaded.boots {
         boot.lost = lost.remove(&loaded.ordinals[&number]).unwrap_or_default();
         match boot.span_ms {
             Some((_, latest)) if latest <= at_ms => {}
             Some((earliest, _)) if earliest <= at_ms => {
-                from_ms = from_ms.min(earliest);
-                going_on.insert(loaded.ordinals[&number], number);
+                going_on.push(number);
                 boot = Boot { beginning: boot.beginning, lost: boot.lost, ..Boot::default() };
             }
             // Nothing of it by then, but perhaps the news that something of it was lost.
@@ -124,55 +123,56 @@ fn boots_at(
         boots.insert(number, boot);
     }
     if !going_on.is_empty() {
-        replay(connection, device, (from_ms, at_ms), &going_on, &mut boots)?;
+        let kinds = kinds(connection)?;
+        let mut places = Places { connection, known: HashMap::new() };
+        for number in going_on {
+            let Some(boot) = boots.get_mut(&number) else { continue };
+            replay(connection, (device, loaded.ordinals[&number]), at_ms, &kinds, &mut places, boot)?;
+        }
     }
     Ok(boots)
 }
 
-/// Folds the events of the boots that were `going_on` (numbers by ordinal) in a span of time.
+/// Folds the events of a boot up to `at_ms` again.
 fn replay(
     connection: &Connection,
-    device: i64,
-    (from_ms, to_ms): (u64, u64),
-    going_on: &BTreeMap<i64, u64>,
-    boots: &mut BTreeMap<u64, Boot>,
+    (device, ordinal): (i64, u32),
+    at_ms: u64,
+    kinds: &Kinds,
+    places: &mut Places<'_>,
+    boot: &mut Boot,
 ) -> Result<(), Fault> {
-    let kinds = kinds(connection)?;
-    let mut places = Places { connection, known: HashMap::new() };
-    let sql = "SELECT at_ms, boot, seq, clock, kind, delay_ms, segment, body FROM events
-               WHERE device = ? AND at_ms BETWEEN ? AND ?";
+    let sql = "SELECT seq, at_ms, clock, kind, delay_ms, segment, body FROM events
+               WHERE device = ? AND boot = ? AND seq BETWEEN ? AND ? AND at_ms <= ?";
     let mut select = connection.prepare_cached(sql)?;
-    let mut rows = select.query(params![device, from_ms.cast_signed(), to_ms.cast_signed()])?;
-    let mut heard: BTreeMap<u64, (u64, i64)> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let Some(number) = going_on.get(&row.get(1)?) else { continue };
-        let Some(boot) = boots.get_mut(number) else { continue };
-        let at_ms = row.get::<_, i64>(0)?;
-        let clock = clock_of(row.get(3)?).ok_or_else(|| Damaged::new("a clock".to_owned()))?;
-        let (kind, version) =
-            *kinds.get(&row.get(4)?).ok_or_else(|| Damaged::new("a kind that is not there".to_owned()))?;
-        let body = row.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?;
-        let stamp = Stamp { seq: row.get(2)?, at_ms: at_ms.cast_unsigned(), clock };
-        boot.replay(&NewEvent { stamp, kind, version, body });
-        let received_ms = at_ms.saturating_add(row.get(5)?).max(0).cast_unsigned();
-        let latest = heard.entry(*number).or_default();
-        *latest = (*latest).max((received_ms, row.get(6)?));
-    }
-    for (number, (received_ms, segment)) in heard {
-        let place = places.get(segment)?.place;
-        if let Some(boot) = boots.get_mut(&number) {
-            boot.heard = Some((received_ms, place));
+    let mut heard: Option<(u64, i64)> = None;
+    for (from, to) in numbers(connection, device, ordinal, (0, at_ms + 1))? {
+        let mut rows = select.query(params![device, ordinal, from, to, at_ms.cast_signed()])?;
+        while let Some(row) = rows.next()? {
+            let observed_ms = row.get::<_, i64>(1)?;
+            let clock = clock_of(row.get(2)?).ok_or_else(|| Damaged::new("a clock".to_owned()))?;
+            let (kind, version) = *kinds
+                .get(&row.get(3)?)
+                .ok_or_else(|| Damaged::new("a kind that is not there".to_owned()))?;
+            let body = row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
+            let stamp = Stamp { seq: row.get(0)?, at_ms: observed_ms.cast_unsigned(), clock };
+            boot.replay(&NewEvent { stamp, kind, version, body });
+            let received_ms = observed_ms.saturating_add(row.get(4)?).max(0).cast_unsigned();
+            heard = heard.max(Some((received_ms, row.get(5)?)));
         }
+    }
+    if let Some((received_ms, segment)) = heard {
+        boot.heard = Some((received_ms, places.get(segment)?.place));
     }
     Ok(())
 }
 
 /// By ordinal of the boot: what the ledger said by `at_ms`.
-fn lost_by(connection: &Connection, device: i64, at_ms: u64) -> Result<BTreeMap<i64, Runs<u32>>, Fault> {
+fn lost_by(connection: &Connection, device: i64, at_ms: u64) -> Result<BTreeMap<u32, Runs<u32>>, Fault> {
     let sql = "SELECT boot, from_seq, to_seq FROM lost WHERE device = ? AND at_ms <= ?";
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params![device, at_ms.cast_signed()])?;
-    let mut lost: BTreeMap<i64, Runs<u32>> = BTreeMap::new();
+    let mut lost: BTreeMap<u32, Runs<u32>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         lost.entry(row.get(0)?).or_default().insert(row.get(1)?, row.get(2)?);
     }
@@ -257,7 +257,7 @@ impl Gateways<'_> {
 pub fn boots(connection: &Connection, device: &Id) -> Result<Option<Vec<BootAccount>>, Fault> {
     let Some(id) = device_id(connection, device)? else { return Ok(None) };
     let Boots { boots, ordinals } = load_boots(connection, id)?;
-    let mut rows: HashMap<i64, i64> = connection
+    let mut rows: HashMap<u32, i64> = connection
         .prepare_cached("SELECT boot, count(*) FROM events WHERE device = ? GROUP BY boot")?
         .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
@@ -279,12 +279,12 @@ pub fn boots(connection: &Connection, device: &Id) -> Result<Option<Vec<BootAcco
 }
 
 /// By ordinal of the boot: the ledger's entries.
-fn ledger(connection: &Connection, device: i64) -> Result<HashMap<i64, Vec<LostRange>>, Fault> {
+fn ledger(connection: &Connection, device: i64) -> Result<HashMap<u32, Vec<LostRange>>, Fault> {
     let sql = "SELECT boot, from_seq, to_seq, reason, name FROM lost JOIN devices ON devices.id = teller
                WHERE device = ? ORDER BY boot, lost.at_ms, name, from_seq, to_seq";
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query([device])?;
-    let mut ledger: HashMap<i64, Vec<LostRange>> = HashMap::new();
+    let mut ledger: HashMap<u32, Vec<LostRange>> = HashMap::new();
     while let Some(row) = rows.next()? {
         let by = name(&row.get::<_, String>(4)?)?;
         let range = LostRange { from: row.get(1)?, to: row.get(2)?, reason: row.get(3)?, by };

@@ -139,7 +139,6 @@ fn seen(fixture: &Fixture, at_ms: u64) -> Seen {
             history.into_iter().map(|event| (event.device, event.at_ms, event.boot, event.seq, event.body)),
         );
     }
-    events.sort_unstable();
     let then = |device: &&str| {
         let state = reader.state(&id(device), Some(at_ms)).expect("reads");
         // Of an uplink that came by two ways, the first to arrive is told.
@@ -153,8 +152,11 @@ fn seen(fixture: &Fixture, at_ms: u64) -> Seen {
     }
 }
 
-/// The latest value of each sensor, by folding the events up to `at_ms` one after the other, in their order.
-fn plain_fold(arrivals: &[Sent], device: &str, at_ms: u64) -> BTreeMap<Id, i64> {
+/// A reading: seq, wall time, sensor, value.
+type Plain = (u32, u64, &'static str, i64);
+
+/// The readings of a device that `arrivals` hold, once each, in the device's order, with their boots.
+fn plain_history(arrivals: &[Sent], device: &str) -> Vec<(u64, Plain)> {
     let of_device = || arrivals.iter().filter(|sent| sent.entry.device == *device);
     let mut beginnings: BTreeMap<u64, Beginning> = BTreeMap::new();
     for sent in of_device() {
@@ -162,12 +164,37 @@ fn plain_fold(arrivals: &[Sent], device: &str, at_ms: u64) -> BTreeMap<Id, i64> 
     }
     let order = in_order(beginnings.iter().map(|(&boot, beginning)| (boot, beginning)));
     let rank = |boot| order.iter().position(|&known| known == boot);
-    let mut events: Vec<_> = of_device()
-        .flat_map(|sent| sent.readings.iter().map(|reading| (rank(sent.header.boot), reading)))
-        .filter(|(_, (_, at, ..))| *at <= at_ms)
-        .collect();
-    events.sort_unstable();
-    events.into_iter().map(|(_, &(_, _, sensor, value))| (id(sensor), value)).collect()
+    let of_boot =
+        |sent: &Sent| sent.readings.iter().map(|&reading| (sent.header.boot, reading)).collect::<Vec<_>>();
+    let mut events: Vec<_> = of_device().flat_map(of_boot).collect();
+    events.sort_unstable_by_key(|&(boot, (seq, ..))| (rank(boot), seq));
+    events.dedup_by_key(|&mut (boot, (seq, ..))| (boot, seq));
+    events
+}
+
+/// The latest value of each sensor, by folding the events up to `at_ms` one after the other, in their order.
+fn plain_fold(arrivals: &[Sent], device: &str, at_ms: u64) -> BTreeMap<Id, i64> {
+    let events = plain_history(arrivals, device).into_iter().map(|(_, reading)| reading);
+    events.filter(|(_, at, ..)| *at <= at_ms).map(|(_, _, sensor, value)| (id(sensor), value)).collect()
+}
+
+/// History between two times, read in pages of `limit`, as boots and numbers.
+fn paged(fixture: &Fixture, query: &EventQuery) -> Vec<(u64, u32)> {
+    let mut seen = Vec::new();
+    let mut query = query.clone();
+    loop {
+        let page = fixture.reader().events(&query).expect("reads").unwrap_or_default();
+        seen.extend(
+            page.events
+                .iter()
+                .filter(|event| &*event.kind == "reading-taken")
+                .map(|event| (event.boot, event.seq)),
+        );
+        query.after = page.next;
+        if query.after.is_none() {
+            return seen;
+        }
+    }
 }
 
 fn values(state: &DeviceState) -> BTreeMap<Id, i64> {
@@ -202,6 +229,20 @@ proptest! {
             for (state, at_ms) in [(now, u64::MAX), (then, at_ms)] {
                 let values = state.as_ref().map(values).unwrap_or_default();
                 prop_assert_eq!(values, plain_fold(&arrivals, device, at_ms));
+            }
+        }
+        let last = folded(rng, &arrivals);
+        for device in DEVICES {
+            let between = (T0 + rng.u64(0..150_000), T0 + rng.u64(50_000..300_000));
+            for (from_ms, to_ms) in [(None, None), (Some(between.0), Some(between.1)), (None, Some(at_ms))] {
+                let chosen = from_ms.unwrap_or(0)..to_ms.unwrap_or(u64::MAX);
+                let mut plain: Vec<_> = plain_history(&arrivals, device).into_iter()
+                    .filter(|(_, (_, at, ..))| chosen.contains(at)).map(|(boot, (seq, ..))| (boot, seq)).collect();
+                let limit = rng.usize(1..20);
+                let query = EventQuery { device: id(device), from_ms, to_ms, kind: None, order: Order::Ascending, limit, after: None };
+                prop_assert_eq!(&paged(&last, &query), &plain);
+                plain.reverse();
+                prop_assert_eq!(paged(&last, &EventQuery { order: Order::Descending, ..query }), plain);
             }
         }
         for _ in 0..3 {
