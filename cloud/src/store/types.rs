@@ -258,7 +258,8 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, BadCursor> {
         let (boot, seq) = text.split_once('.').ok_or(BadCursor)?;
-        let part = |hex| u32::from_str_radix(hex, 16).map_err(|_| BadCursor);
+        // Both are counted from 1.
+        let part = |hex| u32::from_str_radix(hex, 16).ok().filter(|&part| part > 0).ok_or(BadCursor);
         Ok(Cursor { boot: part(boot)?, seq: part(seq)? })
     }
 }

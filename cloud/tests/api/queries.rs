@@ -252,6 +252,7 @@ fn a_bad_parameter_is_refused_with_its_name_and_what_is_allowed() {
         ("/v1/devices/kiln-1/state?at=yesterday", ["at", "RFC 3339"]),
         ("/v1/devices/kiln-1/events?order=up", ["order", "asc, desc"]),
         ("/v1/devices/kiln-1/events?after=0.0", ["after", "next"]),
+        ("/v1/devices/kiln-1/events?after=1.2.3", ["after", "next"]),
         ("/v1/devices/kiln-1/boots?limit=1", ["limit", "none"]),
         ("/v1/dead-letters?after=x", ["after", "dead letter"]),
         ("/v1/status?x=1", ["x", "none"]),
