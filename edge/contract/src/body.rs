@@ -298,7 +298,10 @@ fn write_scalar<W: Write>(e: &mut Encoder<W>, value: Scalar<'_>) -> Result<(), e
 }
 
 /// Writes the shortest float that keeps the value (RFC 8949 §4.2.1).
-fn write_float<W: Write>(e: &mut Encoder<W>, value: f64) -> Result<(), encode::Error<W::Error>> {
+///
+/// # Errors
+/// What the writer says.
+pub fn write_float<W: Write>(e: &mut Encoder<W>, value: f64) -> Result<(), encode::Error<W::Error>> {
     #[expect(clippy::cast_possible_truncation, reason = "compared with the original below")]
     let single = value as f32;
     if value.is_nan() {

@@ -6,6 +6,11 @@ use minicbor::encode::write::Cursor;
 use crate::Text;
 use crate::cbor::{Malformed, NoRoom, Reader};
 
+/// The most bytes a command may have: what a device must be able to receive. A gateway refuses longer ones.
+pub const COMMAND_LEN_MAX: usize = 1024;
+/// The most bytes of a command's id. A gateway refuses longer ones.
+pub const COMMAND_ID_LEN_MAX: usize = 64;
+
 /// Something a device is asked to do, once, before its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Command<'a> {

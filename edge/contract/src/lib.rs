@@ -20,6 +20,7 @@ mod name;
 
 pub mod body;
 pub mod command;
+pub mod order;
 #[cfg(feature = "alloc")]
 pub mod segment;
 pub mod subject;

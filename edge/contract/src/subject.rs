@@ -49,3 +49,27 @@ pub fn parse_segments(subject: &str) -> Option<Source> {
 pub fn commands(site: &Id, gateway: &Id, device: &Id) -> Inline<SUBJECT_LEN_MAX> {
     Inline::concat(&[COMMANDS, site, ".", gateway, ".", device])
 }
+
+/// The commands to all devices of a gateway: what it reads of [`COMMANDS_STREAM`].
+pub fn commands_of_gateway(site: &Id, gateway: &Id) -> Inline<SUBJECT_LEN_MAX> {
+    Inline::concat(&[COMMANDS, site, ".", gateway, ".*"])
+}
+
+/// Whom a command is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// Where the gateway stands.
+    pub site: Id,
+    /// The gateway that is to deliver it.
+    pub gateway: Id,
+    /// The device.
+    pub device: Id,
+}
+
+/// Whom a command on `subject` is for, if it is a commands subject.
+pub fn parse_commands(subject: &str) -> Option<Target> {
+    let mut parts = subject.strip_prefix(COMMANDS)?.split('.');
+    let mut id = || parts.next()?.parse().ok();
+    let target = Target { site: id()?, gateway: id()?, device: id()? };
+    parts.next().is_none().then_some(target)
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir_contract::subject::{self, Source};
+use weir_contract::subject::{self, Source, Target};
 use weir_contract::topic::{self, Topic};
 use weir_contract::{Id, Kind};
 
@@ -105,10 +105,11 @@ fn subjects_are_written_and_read() {
     let text = subject::segments(&source);
     assert_eq!(&*text, "weir.1.segments.hall.gw-1.main");
     assert_eq!(subject::parse_segments(&text), Some(source));
-    assert_eq!(
-        &*subject::commands(&source.site, &source.gateway, &id("pump-7")),
-        "weir.1.commands.hall.gw-1.pump-7"
-    );
+    let target = Target { site: source.site, gateway: source.gateway, device: id("pump-7") };
+    let commands = subject::commands(&target.site, &target.gateway, &target.device);
+    assert_eq!(&*commands, "weir.1.commands.hall.gw-1.pump-7");
+    assert_eq!(subject::parse_commands(&commands), Some(target));
+    assert_eq!(&*subject::commands_of_gateway(&target.site, &target.gateway), "weir.1.commands.hall.gw-1.*");
     assert!(subject::STREAM_SUBJECTS.strip_suffix('>').is_some_and(|prefix| text.starts_with(prefix)));
 }
 
@@ -130,5 +131,7 @@ fn other_subjects_are_none_of_ours() {
         "weir.1.segments.hall.gw 1.main",
     ] {
         assert_eq!(subject::parse_segments(text), None, "{text}");
+        let commands = text.replace("commands", "others").replace("segments", "commands");
+        assert!(text.contains("commands") || subject::parse_commands(&commands).is_none(), "{commands}");
     }
 }

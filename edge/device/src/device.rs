@@ -9,10 +9,8 @@ use weir_contract::uplink::{self, HEADER_LEN_MAX, Header, UPLINK_EVENTS_MAX, UPL
 use weir_contract::{Id, Kind, Malformed, Text};
 
 use crate::outbox::{Acknowledged, Emitted, Outbox, Readiness, Run, Token, UplinkLimits};
+use crate::recent::Recent;
 use crate::session::{Backoff, Session, Step};
-
-/// How many command ids a device remembers, so that a repeated command is done once.
-const COMMANDS_REMEMBERED: usize = 16;
 
 /// A known beginning of the boot is corrected only if the gateway's time says it is off by more than this. Smaller
 /// differences are the network's, and events of one boot should not move against each other for them.
@@ -241,7 +239,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
     }
 
     fn take_command<'m>(&mut self, now: u64, command: Command<'m>) -> Option<Command<'m>> {
-        if !self.commands.is_new(&command.id) {
+        if let Some(seen) = self.commands.find(&command.id) {
+            if !seen.told {
+                let reason = (seen.outcome == Outcome::Failed).then_some("it failed when it came first");
+                let _ = self.answer(now, command.id, seen.outcome, reason, None);
+            }
             return None;
         }
         let late = self.outbox.epoch().is_some_and(|epoch| epoch.saturating_add(now) > command.deadline_ms);
@@ -253,7 +255,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
         Some(command)
     }
 
-    /// Tells how a command went; `result` is one CBOR item.
+    /// Tells how a command went; `result` is one CBOR item. If the command comes again and this answer found no room in
+    /// the outbox, it is given again.
     pub fn answer(
         &mut self,
         now: u64,
@@ -262,7 +265,20 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
         reason: Option<&str>,
         result: Option<&[u8]>,
     ) -> Emitted {
-        self.emit(now, &Body::CommandAnswered { outcome, id, reason: reason.map(Text::from), result })
+        let emitted =
+            self.emit(now, &Body::CommandAnswered { outcome, id, reason: reason.map(Text::from), result });
+        self.commands.note(&id, outcome, matches!(emitted, Emitted::Kept(_)));
+        emitted
+    }
+
+    /// The commands seen last.
+    pub fn commands(&self) -> &Recent {
+        &self.commands
+    }
+
+    /// Knows again the commands that an earlier boot has seen.
+    pub fn remember(&mut self, commands: Recent) {
+        self.commands = commands;
     }
 
     /// What to do at `now`. To be asked again after every action and every report, until it says [`Action::Wait`].
@@ -324,28 +340,4 @@ fn write<'b, S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize>(
         again: run.again,
         payload: &buffer[..len],
     })
-}
-
-/// Ids of the commands seen last, as 64-bit FNV-1a hashes: a strange command takes another's place with a chance of
-/// 16 in 2⁶⁴.
-#[derive(Debug, Clone, Default)]
-struct Recent {
-    hashes: [u64; COMMANDS_REMEMBERED],
-    oldest: usize,
-}
-
-impl Recent {
-    /// Whether `id` was not seen before; it has been now.
-    fn is_new(&mut self, id: &Text<'_>) -> bool {
-        let bytes = id.chunks().flat_map(str::bytes);
-        let hash = bytes.fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-        });
-        if self.hashes.contains(&hash) {
-            return false;
-        }
-        self.hashes[self.oldest] = hash;
-        self.oldest = (self.oldest + 1) % COMMANDS_REMEMBERED;
-        true
-    }
 }

@@ -4,7 +4,7 @@
 //! `no_std`, no allocator, no IO, no clock. The shell around it (firmware, simulator) carries bytes and time:
 //!
 //! ```text
-//!   sensor ──► Sampler, Limit ──► Device::emit ──► Outbox ──► Device::poll ──► Action ──► MQTT client
+//!   sensor ──► Agent (Sampler, Limit) ──► Device::emit ──► Outbox ──► Device::poll ──► Action ──► MQTT client
 //!                                                    ▲                                         │
 //!                                                    └── acknowledged ◄── connected, disconnected, received
 //! ```
@@ -23,13 +23,19 @@
 #[cfg(test)]
 extern crate std;
 
+mod agent;
 mod device;
 mod outbox;
+mod recent;
 mod ring;
 mod sampler;
 mod session;
 
+pub use agent::{
+    Agent, BadRecord, Duty, RESTART_WAIT_MS_MAX, SENSORS_MAX, Sensor, Settings, Threshold, record_len_max,
+};
 pub use device::{Action, Config, Device, Publish};
 pub use outbox::{Acknowledged, Emitted, Outbox, Token};
+pub use recent::{COMMANDS_REMEMBERED, Recent, Seen};
 pub use sampler::{Crossing, Limit, Sampler};
 pub use session::{Backoff, Session, Step};

@@ -17,6 +17,12 @@ impl Sampler {
         Self { period_ms: period_ms.max(1), change_min, silence_ms_max, due_at: 0, reported: None }
     }
 
+    /// From `now` on a reading every `period_ms`: the next one after that, or when it was due if that is sooner.
+    pub fn set_period(&mut self, now: u64, period_ms: u64) {
+        self.period_ms = period_ms.max(1);
+        self.due_at = self.due_at.min(now.saturating_add(self.period_ms));
+    }
+
     /// When the next reading should be taken.
     pub fn due_at(&self) -> u64 {
         self.due_at
