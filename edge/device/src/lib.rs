@@ -24,8 +24,10 @@
 extern crate std;
 
 mod agent;
+mod crc;
 mod device;
 mod outbox;
+pub mod provision;
 mod recent;
 mod ring;
 mod sampler;
