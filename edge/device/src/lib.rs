@@ -26,6 +26,10 @@ extern crate std;
 mod agent;
 mod crc;
 mod device;
+mod eeprom;
+pub mod journal;
+#[allow(dead_code, reason = "for the event log, which follows")]
+mod losses;
 mod outbox;
 pub mod provision;
 mod recent;
@@ -37,6 +41,8 @@ pub use agent::{
     Agent, BadRecord, Duty, RESTART_WAIT_MS_MAX, SENSORS_MAX, Sensor, Settings, Threshold, record_len_max,
 };
 pub use device::{Action, Config, Device, Publish};
+pub use eeprom::{Eeprom, EepromError};
+pub use losses::{Loss, Reason};
 pub use outbox::{Acknowledged, Emitted, Outbox, Token};
 pub use recent::{COMMANDS_REMEMBERED, Recent, Seen};
 pub use sampler::{Crossing, Limit, Sampler};

@@ -1,0 +1,240 @@
+//! The journal: what a device must not forget when its power is cut, in an EEPROM or in NOR flash.
+//!
+//! - every event from the moment [`crate::Device::emit`] returns until the gateway has it, and runs of lost numbers until
+//!   they are told;
+//! - how often it was powered up, so that every boot has a number of its own;
+//! - each boot's epoch, once learned;
+//! - a configuration and a note (why the next start happens), as the firmware likes.
+//!
+//! ```ignore
+//! let memory = Eeprom(eeprom24x::Storage::new(eeprom, delay));                 // or any NorFlash
+//! let mut record = [0; RECORD_LEN];
+//! memory.read(0, &mut record)?;
+//! let record = Record::read(&record)?;                                         // crate::provision
+//! let seed = record.seed.unwrap_or(0) ^ random;                                // random: 0 without a generator
+//! let mut journal = Journal::mount(memory, RECORD_LEN as u32..32768, [0; 512], seed)?;
+//! let boot = journal.boot();                                                   // counted, written, unique
+//! let config = journal.config();                                               // Option<&[u8]>
+//! let device = Device::new(Config::new(record.device), boot, journal, seed);   // the journal is the device's memory
+//! ```
+//!
+//! Calls block while the storage works: some 10 ms for an event in an EEPROM (two pages of 5 ms), 90 ms once in 15
+//! events where the next 1 KiB has to be erased first. Only mounting reads more than it needs at the time.
+//!
+//! # Format
+//!
+//! Everything is a frame with a checksum (see `frame.rs`). The area is cut into pages of whole erase units: a few for the
+//! state, a log of small facts that begins each page anew (`state.rs`); all others for the events, a log that goes
+//! round (`events.rs`). Each log goes through its pages in turn, so no place wears sooner than another of its log.
+//! Where a log has written, it does not write again before it has erased; a page with a broken end is left as it is, and
+//! the log goes on in the next one.
+//!
+//! # Limits
+//!
+//! Events of up to the buffer's length less 40 bytes, or a page's. Configurations of [`CONFIG_LEN_MAX`], notes of
+//! [`NOTE_LEN_MAX`] bytes. An area of at least two pages for each log; see [`MountError`].
+//!
+//! # What a cut of power leaves
+//!
+//! A frame is there whole, or is not. An event whose frame is not was never emitted; if its torn bytes are found, the
+//! number it would have had is told as lost (`power-cut`), because something was observed. A boot number is written
+//! before it is used; where frames are unreadable, so that one may have been used and forgotten, the counter jumps ahead.
+//!
+//! # What changed bits leave
+//!
+//! A frame that does not fit its checksum is skipped; numbers that are missing then are told as lost (`storage-corrupt`),
+//! and the rest flows. Where an end of a boot is missing, the frame that begins the next boot tells how far it went.
+
+mod frame;
+#[allow(dead_code, reason = "for the event log, which follows")]
+mod state;
+#[allow(dead_code, reason = "for the event log, which follows")]
+mod wire;
+
+use core::fmt;
+use core::ops::Range;
+
+use embedded_storage::nor_flash::NorFlash;
+
+pub use frame::StorageError;
+
+use frame::Medium;
+use state::{Health, Pages, State, Update};
+
+/// The most bytes of a configuration.
+pub const CONFIG_LEN_MAX: usize = 256;
+/// The most bytes of a note.
+pub const NOTE_LEN_MAX: usize = 96;
+/// The least length of a journal's buffer. More allows longer events.
+pub const BUFFER_LEN_MIN: usize = 320;
+
+const _: () =
+    assert!(BUFFER_LEN_MIN >= state::BUFFER_LEN_MIN && BUFFER_LEN_MIN >= frame::HEAD_LEN + CONFIG_LEN_MAX);
+
+/// The length of an event page, or an erase unit's if that is more.
+const EVENT_PAGE_LEN_MIN: usize = 1024;
+/// One of this many pages is the state's.
+const STATE_SHARE: u32 = 8;
+/// By how much the count of power-ups jumps where some may have been forgotten: more than a page of the state holds.
+const COUNT_JUMP: u64 = 1 << 16;
+/// And where all of them may have been.
+const COUNT_LEAP: u64 = 1 << 32;
+
+/// Why a journal cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountError<E> {
+    /// Storage does not work.
+    Storage(StorageError<E>),
+    /// The area does not begin and end at erase units, or is not inside the storage.
+    Area,
+    /// The area is too small.
+    TooSmall {
+        /// The least bytes it must have.
+        len_min: u32,
+    },
+    /// The buffer is shorter than [`BUFFER_LEN_MIN`].
+    Buffer,
+}
+
+impl<E: fmt::Debug> fmt::Display for MountError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Storage(error) => error.fmt(f),
+            Self::Area => f.write_str("the journal's area must be whole erase units of the storage"),
+            Self::TooSmall { len_min } => write!(f, "the journal's area must have at least {len_min} bytes"),
+            Self::Buffer => write!(f, "the journal's buffer must have at least {BUFFER_LEN_MIN} bytes"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> core::error::Error for MountError<E> {}
+
+/// A mounted journal. `B` is its buffer: bytes for the longest frame.
+#[derive(Debug, Clone)]
+pub struct Journal<F, B> {
+    medium: Medium<F>,
+    buffer: B,
+    state: State,
+}
+
+impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
+    /// Reads what there is in `area` of `flash` and counts one more power-up. Storage that holds no journal becomes an
+    /// empty one.
+    ///
+    /// `seed` tells devices, and boards of one device, apart: it is mixed into boot numbers. Provisioned
+    /// ([`crate::provision::Record::seed`]), random, or both.
+    ///
+    /// # Errors
+    /// See [`MountError`].
+    pub fn mount(flash: F, area: Range<u32>, mut buffer: B, seed: u64) -> Result<Self, MountError<F::Error>> {
+        if buffer.as_ref().len() < BUFFER_LEN_MIN.next_multiple_of(Medium::<F>::ALIGN) {
+            return Err(MountError::Buffer);
+        }
+        let mut medium = Medium::new(flash);
+        let layout = Layout::new::<F>(&area, medium.capacity())?;
+        let bytes = buffer.as_mut();
+        let (mut state, health) =
+            State::mount(&mut medium, layout.state, bytes).map_err(MountError::Storage)?;
+        let facts = &mut state.facts;
+        facts.count += match health {
+            Health::Good | Health::Blank => 1,
+            Health::Damaged => COUNT_JUMP,
+            Health::Lost => COUNT_LEAP,
+        };
+        facts.boot = mix(facts.count, seed);
+        state.write(&mut medium, Update::Boot, bytes).map_err(MountError::Storage)?;
+        Ok(Self { medium, buffer, state })
+    }
+
+    /// The number of this power-up: no other of this device has it.
+    pub fn boot(&self) -> u64 {
+        self.state.facts.boot
+    }
+
+    /// The configuration that was kept last.
+    ///
+    /// # Errors
+    /// [`StorageError::Driver`].
+    pub fn config(&mut self) -> Result<Option<&[u8]>, StorageError<F::Error>> {
+        self.state.config(&mut self.medium, self.buffer.as_mut())
+    }
+
+    /// Keeps a configuration in place of the one before: whatever happens, the one or the other is there.
+    ///
+    /// # Errors
+    /// It is longer than [`CONFIG_LEN_MAX`], or storage does not work; then the old one stays.
+    pub fn set_config(&mut self, config: &[u8]) -> Result<(), StorageError<F::Error>> {
+        if config.len() > CONFIG_LEN_MAX {
+            return Err(StorageError::TooLong { len_max: CONFIG_LEN_MAX });
+        }
+        self.state.write(&mut self.medium, Update::Config(config), self.buffer.as_mut())
+    }
+
+    /// The note that an earlier boot has left for its successors.
+    ///
+    /// # Errors
+    /// [`StorageError::Driver`].
+    pub fn note(&mut self) -> Result<Option<&str>, StorageError<F::Error>> {
+        let bytes = self.state.note(&mut self.medium, self.buffer.as_mut())?;
+        Ok(bytes.and_then(|bytes| core::str::from_utf8(bytes).ok()).filter(|note| !note.is_empty()))
+    }
+
+    /// Leaves a note for the boots to come, as much of it as fits; the empty one takes the present one away.
+    ///
+    /// # Errors
+    /// Storage does not work.
+    pub fn set_note(&mut self, note: &str) -> Result<(), StorageError<F::Error>> {
+        let fits = note.floor_char_boundary(NOTE_LEN_MAX);
+        self.state.write(&mut self.medium, Update::Note(&note[..fits]), self.buffer.as_mut())
+    }
+
+    /// The storage.
+    pub fn into_flash(self) -> F {
+        self.medium.into_inner()
+    }
+}
+
+/// Where the logs lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    state: Pages,
+    events: Pages,
+}
+
+impl Layout {
+    fn new<F: NorFlash>(area: &Range<u32>, capacity: usize) -> Result<Self, MountError<F::Error>> {
+        let unit = u32::try_from(F::ERASE_SIZE).map_err(|_| MountError::Area)?;
+        let len = area.end.checked_sub(area.start).ok_or(MountError::Area)?;
+        if area.start % unit != 0 || len % unit != 0 || area.end as usize > capacity {
+            return Err(MountError::Area);
+        }
+        let page_len =
+            |least: usize| u32::try_from(least.next_multiple_of(F::ERASE_SIZE)).map_err(|_| MountError::Area);
+        let state_page_len = page_len(state::page_len_min::<F>())?;
+        let event_page_len = page_len(EVENT_PAGE_LEN_MIN)?;
+        let len_min = 2 * state_page_len + 2 * event_page_len;
+        if len < len_min {
+            return Err(MountError::TooSmall { len_min });
+        }
+        let count = (len / STATE_SHARE / state_page_len).max(2);
+        let state = Pages { start: area.start, page_len: state_page_len, count };
+        let rest = len - count * state_page_len;
+        let events = Pages {
+            start: area.start + count * state_page_len,
+            page_len: event_page_len,
+            count: rest / event_page_len,
+        };
+        Ok(Self { state, events })
+    }
+}
+
+/// A boot number: for one seed, another one for each count (each step can be undone; the constants and the finish are
+/// those of splitmix64, Steele et al. 2014); for other seeds, a different row of them.
+fn mix(count: u64, seed: u64) -> u64 {
+    let finish = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    finish(finish(seed).wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+}
