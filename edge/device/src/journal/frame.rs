@@ -16,6 +16,8 @@ use crate::crc::Crc;
 
 /// Bytes of a frame before its payload.
 pub(super) const HEAD_LEN: usize = 8;
+/// The same, as part of an address.
+const HEAD: u32 = 8;
 
 /// Why a write did not happen as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,11 @@ impl<F: NorFlash> Medium<F> {
         (HEAD_LEN + payload_len).next_multiple_of(Self::ALIGN)
     }
 
+    /// The longest payload that a buffer can hold as a frame.
+    pub(super) const fn payload_len_max(buffer_len: usize) -> usize {
+        (buffer_len - buffer_len % Self::ALIGN).saturating_sub(HEAD_LEN)
+    }
+
     /// Writes the payload that stands in `buffer` from [`HEAD_LEN`] on as a frame, reads it back, and tells its length.
     /// `buffer` must have room for the padding.
     pub(super) fn write(
@@ -161,7 +168,7 @@ impl<F: NorFlash> Medium<F> {
         let crc = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
         let padded = HEAD_LEN + len.next_multiple_of(F::READ_SIZE);
         let payload = &mut buffer[HEAD_LEN..padded];
-        self.flash.read(at + HEAD_LEN as u32, payload).map_err(StorageError::Driver)?;
+        self.flash.read(at + HEAD, payload).map_err(StorageError::Driver)?;
         let whole = checksum(salt, &buffer[4..HEAD_LEN + len]) == crc;
         Ok(if whole { Found::Frame { tag, len } } else { Found::Broken })
     }

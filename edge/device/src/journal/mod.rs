@@ -61,15 +61,14 @@ pub use frame::StorageError;
 use frame::Medium;
 use state::{Health, Pages, State, Update};
 
-/// The most bytes of a configuration.
-pub const CONFIG_LEN_MAX: usize = 256;
+/// The most bytes of a configuration, if the buffer is 8 bytes (and the padding of a write) longer.
+pub const CONFIG_LEN_MAX: usize = 768;
 /// The most bytes of a note.
 pub const NOTE_LEN_MAX: usize = 96;
 /// The least length of a journal's buffer. More allows longer events.
 pub const BUFFER_LEN_MIN: usize = 320;
 
-const _: () =
-    assert!(BUFFER_LEN_MIN >= state::BUFFER_LEN_MIN && BUFFER_LEN_MIN >= frame::HEAD_LEN + CONFIG_LEN_MAX);
+const _: () = assert!(BUFFER_LEN_MIN >= state::BUFFER_LEN_MIN);
 
 /// The length of an event page, or an erase unit's if that is more.
 const EVENT_PAGE_LEN_MIN: usize = 1024;
@@ -162,10 +161,11 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
     /// Keeps a configuration in place of the one before: whatever happens, the one or the other is there.
     ///
     /// # Errors
-    /// It is longer than [`CONFIG_LEN_MAX`], or storage does not work; then the old one stays.
+    /// It is longer than [`CONFIG_LEN_MAX`] or the buffer, or storage does not work; then the old one stays.
     pub fn set_config(&mut self, config: &[u8]) -> Result<(), StorageError<F::Error>> {
-        if config.len() > CONFIG_LEN_MAX {
-            return Err(StorageError::TooLong { len_max: CONFIG_LEN_MAX });
+        let len_max = CONFIG_LEN_MAX.min(Medium::<F>::payload_len_max(self.buffer.as_ref().len()));
+        if config.len() > len_max {
+            return Err(StorageError::TooLong { len_max });
         }
         self.state.write(&mut self.medium, Update::Config(config), self.buffer.as_mut())
     }
@@ -184,7 +184,10 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
     /// # Errors
     /// Storage does not work.
     pub fn set_note(&mut self, note: &str) -> Result<(), StorageError<F::Error>> {
-        let fits = note.floor_char_boundary(NOTE_LEN_MAX);
+        let mut fits = note.len().min(NOTE_LEN_MAX);
+        while !note.is_char_boundary(fits) {
+            fits -= 1;
+        }
         self.state.write(&mut self.medium, Update::Note(&note[..fits]), self.buffer.as_mut())
     }
 
@@ -205,7 +208,7 @@ impl Layout {
     fn new<F: NorFlash>(area: &Range<u32>, capacity: usize) -> Result<Self, MountError<F::Error>> {
         let unit = u32::try_from(F::ERASE_SIZE).map_err(|_| MountError::Area)?;
         let len = area.end.checked_sub(area.start).ok_or(MountError::Area)?;
-        if area.start % unit != 0 || len % unit != 0 || area.end as usize > capacity {
+        if !area.start.is_multiple_of(unit) || !len.is_multiple_of(unit) || area.end as usize > capacity {
             return Err(MountError::Area);
         }
         let page_len =

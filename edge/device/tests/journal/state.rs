@@ -153,11 +153,14 @@ fn what_does_not_fit_is_refused_with_its_limit() {
     assert_eq!(mount(0..len_min - 64, 320), Err(MountError::TooSmall { len_min }));
     assert_eq!(mount(0..len_min, 320), Ok(()));
 
-    let mut journal = Journal::mount(chip(), AREA, [0; 512], 0).expect("mounts");
+    let mut journal = Journal::mount(chip(), AREA, [0; 1024], 0).expect("mounts");
     journal.set_config(&[7; CONFIG_LEN_MAX]).expect("fits");
     let refused = journal.set_config(&[8; CONFIG_LEN_MAX + 1]);
     assert_eq!(refused, Err(StorageError::TooLong { len_max: CONFIG_LEN_MAX }));
     assert_eq!(journal.config(), Ok(Some(&[7; CONFIG_LEN_MAX][..])), "the old one stays");
+    let mut smaller = Journal::mount(chip(), AREA, [0; 320], 0).expect("mounts");
+    assert_eq!(smaller.set_config(&[7; 313]), Err(StorageError::TooLong { len_max: 312 }), "by its buffer");
+    smaller.set_config(&[7; 312]).expect("fits");
     journal.set_note(&"ä".repeat(NOTE_LEN_MAX)).expect("what fits of it");
     assert_eq!(journal.note(), Ok(Some(&*"ä".repeat(NOTE_LEN_MAX / 2))));
     journal.set_note("").expect("none");
