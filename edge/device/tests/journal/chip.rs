@@ -221,7 +221,7 @@ impl<const WRITE: usize, const ERASE: usize> NorFlash for Chip<WRITE, ERASE> {
                 };
                 inside.tear(here..here + len, &bytes[at..at + len]);
                 // What reads as erased nobody can tell from erased, so nobody can be asked not to write there.
-                for word in here / WRITE..(here + len) / WRITE {
+                for word in offset / WRITE..(here + len) / WRITE {
                     inside.written[word] =
                         inside.bytes[word * WRITE..(word + 1) * WRITE].iter().any(|&byte| byte != 0xff);
                 }
