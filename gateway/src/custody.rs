@@ -103,6 +103,9 @@ struct Shared {
     gathered: Condvar,
     /// The last commit that is on disk.
     stored: AtomicU64,
+    /// The last pulse the committing thread has answered.
+    pulse: AtomicU64,
+    pulsed: Notify,
     failed: OnceLock<Arc<spool::Error>>,
     failing: Notify,
 }
@@ -120,6 +123,8 @@ struct Gathering {
     /// The waiters of the batch that is being stored.
     storing: Vec<Arc<Waiter>>,
     runs: Runs,
+    /// The last pulse that was asked for.
+    pulse: u64,
     closed: bool,
 }
 
@@ -154,6 +159,7 @@ impl Custody {
             storing_bytes: 0,
             storing: Vec::new(),
             runs: Runs::default(),
+            pulse: 0,
             closed: false,
         };
         let shared = Arc::new(Shared {
@@ -161,6 +167,8 @@ impl Custody {
             gathering: Mutex::new(gathering),
             gathered: Condvar::new(),
             stored: AtomicU64::new(0),
+            pulse: AtomicU64::new(0),
+            pulsed: Notify::new(),
             failed: OnceLock::new(),
             failing: Notify::new(),
         });
@@ -218,6 +226,31 @@ impl Custody {
             notified.as_mut().enable();
             if let Some(error) = self.failed() {
                 return error;
+            }
+            notified.await;
+        }
+    }
+
+    /// Resolves when the committing thread has gone round since the call, and the spool's own thread is there: neither
+    /// hangs in a disk that does not answer, nor has it ended.
+    ///
+    /// # Errors
+    /// The error with which custody failed: it has no pulse any more.
+    pub async fn pulse(&self) -> Result<(), Arc<spool::Error>> {
+        let asked = {
+            let mut gathering = self.shared.gathering();
+            gathering.pulse += 1;
+            gathering.pulse
+        };
+        self.shared.gathered.notify_one();
+        loop {
+            let mut notified = std::pin::pin!(self.shared.pulsed.notified());
+            notified.as_mut().enable();
+            if let Some(error) = self.failed() {
+                return Err(error);
+            }
+            if self.shared.pulse.load(Ordering::Acquire) >= asked {
+                return Ok(());
             }
             notified.await;
         }
@@ -384,11 +417,13 @@ impl Commits {
     /// Waits for uplinks and takes them; `None` when there will be no more.
     fn next_batch(&self, batch: &mut Batch) -> Option<(u64, Instant)> {
         let mut gathering = self.shared.gathering();
+        self.answer_pulse(&gathering);
         while gathering.batch.is_empty() {
             if gathering.closed {
                 return None;
             }
             gathering = self.shared.gathered.wait(gathering).expect("nothing panics while it is held");
+            self.answer_pulse(&gathering);
         }
         let deadline = gathering.begun + self.delay;
         while !gathering.closed && gathering.batch.len() < BATCH_BYTES_DUE {
@@ -406,6 +441,14 @@ impl Commits {
         let ticket = gathering.ticket;
         gathering.ticket += 1;
         Some((ticket, gathering.begun))
+    }
+
+    /// Only here, between two commits: who waits for the disk has no pulse.
+    fn answer_pulse(&self, gathering: &Gathering) {
+        if gathering.pulse > self.shared.pulse.load(Ordering::Relaxed) && self.writer.is_kept() {
+            self.shared.pulse.store(gathering.pulse, Ordering::Release);
+            self.shared.pulsed.notify_waiters();
+        }
     }
 
     fn stored(&self, ticket: u64) {
@@ -431,6 +474,7 @@ impl Commits {
         waiters.append(&mut gathering.waiters);
         drop(gathering);
         self.shared.failing.notify_waiters();
+        self.shared.pulsed.notify_waiters();
         self.shared.spool.room().notify_waiters();
         for waiter in waiters {
             waiter.wake();

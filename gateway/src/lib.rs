@@ -9,7 +9,7 @@
 //! * [`uplink`]: JetStream; the only place that knows NATS
 //!
 //! Beside it: [`journal`] (what the gateway itself has to tell), [`admin`] (HTTP for operators and machines),
-//! [`facts`] (metrics), [`logging`], [`config`], [`cli`]. [`running`] puts them together.
+//! [`facts`] (metrics), [`logging`], [`config`], [`cli`], [`service`] (systemd). [`running`] puts them together.
 //!
 //! The wall clock is read in [`clock`] and nowhere else.
 
@@ -24,6 +24,7 @@ pub mod journal;
 pub mod logging;
 pub mod mqtt;
 pub mod running;
+pub mod service;
 pub mod spool;
 pub mod uplink;
 

@@ -54,6 +54,17 @@ pub enum StartError {
     },
 }
 
+/// A part of a running gateway that should never end has ended. It does not come back: the process has to be started again.
+#[derive(Debug, thiserror::Error)]
+pub enum Dead {
+    /// The disk has failed; the process ends, see [`Running::failed`].
+    #[error("the spool has failed")]
+    Spool(#[source] Arc<spool::Error>),
+    /// A task has ended, by a panic that is in the log.
+    #[error("{0} has ended, which it never should")]
+    Part(&'static str),
+}
+
 /// A running gateway. To be taken down by [`Running::shutdown`]; dropped, it ends like a killed process.
 pub struct Running {
     /// Where it really listens.
@@ -152,6 +163,35 @@ impl Running {
     /// Resolves if the disk fails: nothing is acknowledged from then on, and the process has to end.
     pub async fn failed(&self) -> Arc<spool::Error> {
         self.custody.failure().await
+    }
+
+    /// Resolves when every part has shown that it is alive: the one that commits has gone round since the call, the others
+    /// have not ended. It takes as long as a commit does, on a disk that does not answer for ever.
+    ///
+    /// # Errors
+    /// A part is dead.
+    pub async fn pulse(&self) -> Result<(), Dead> {
+        let parts = [
+            ("the uplink", self.uplink.is_running()),
+            ("a listener", self.listeners.are_accepting()),
+            ("the journal", !self.journal.is_finished()),
+        ];
+        if let Some((part, _)) = parts.into_iter().find(|(_, alive)| !alive) {
+            return Err(Dead::Part(part));
+        }
+        self.custody.pulse().await.map_err(Dead::Spool)
+    }
+
+    /// How it does, in a line for people.
+    #[must_use]
+    pub fn in_a_line(&self) -> String {
+        let spool = self.custody.spool();
+        let waiting = spool.next_number().saturating_sub(spool.delivered().number);
+        let uplink = self.uplink.status();
+        let uplink = uplink.borrow();
+        let to = uplink.server.as_deref().map_or(String::new(), |server| format!(" ({server})"));
+        let (state, connections) = (uplink.state.as_str(), self.listeners.connections());
+        format!("uplink {state}{to}, {waiting} uplinks wait for it, {connections} connections")
     }
 
     /// Accepts nothing more, stores what has been taken, tries for a while to deliver it, and closes.

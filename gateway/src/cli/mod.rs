@@ -14,7 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::{Arguments, Command};
 use crate::config::Config;
-use crate::{logging, mqtt, running};
+use crate::running::Dead;
+use crate::service::Manager;
+use crate::{logging, mqtt, running, spool};
 
 /// For reads that are under way when everything else has ended.
 const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
@@ -64,19 +66,19 @@ fn run(file: &Path) -> Result<()> {
 async fn until_told(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let manager = Manager::from_environment().context("NOTIFY_SOCKET: nobody is behind it")?;
     let running = running::start(config).await?;
+    manager.ready(&running).await;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        error = running.failed() => {
-            // Nothing of what waits can be stored any more: there is nothing to drain.
-            bail!(
-                "the spool cannot be written, so nothing is acknowledged any more; devices keep what they have. \
-                 Start again when the disk is well: {}",
-                error.with_causes()
-            );
-        }
+        error = running.failed() => return Err(spool_failed(&error)),
+        dead = manager.watch(&running) => match dead {
+            Dead::Spool(error) => return Err(spool_failed(&error)),
+            Dead::Part(_) => bail!("{dead}; what was acknowledged is on disk"),
+        },
     }
+    manager.stopping().await;
     tokio::select! {
         stopped = running.shutdown() => {
             stopped.map_err(|error| anyhow::anyhow!("the spool failed: {}", error.with_causes()))
@@ -84,6 +86,15 @@ async fn until_told(config: Config) -> Result<()> {
         _ = terminate.recv() => bail!("told twice to stop: ended at once; what was acknowledged is on disk"),
         _ = interrupt.recv() => bail!("told twice to stop: ended at once; what was acknowledged is on disk"),
     }
+}
+
+/// Nothing of what waits can be stored any more: there is nothing to drain.
+fn spool_failed(error: &spool::Error) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the spool cannot be written, so nothing is acknowledged any more; devices keep what they have. \
+         Start again when the disk is well: {}",
+        error.with_causes()
+    )
 }
 
 fn check(file: &Path) -> Result<()> {

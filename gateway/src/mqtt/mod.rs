@@ -211,6 +211,18 @@ impl Listeners {
         RefusalsReader(Arc::clone(&self.shared.refusals))
     }
 
+    /// Whether every address is still listened on; none is given up by itself.
+    #[must_use]
+    pub fn are_accepting(&self) -> bool {
+        self.accepting.iter().all(|accepting| !accepting.is_finished())
+    }
+
+    /// How many connections there are, those still shaking hands included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        (self.shared.connections_max as usize).saturating_sub(self.shared.connections.available_permits())
+    }
+
     /// Accepts nothing more, reads nothing more, acknowledges what was sent before as soon as it is stored, says goodbye
     /// (MQTT 5), and returns when every connection has gone. Stop custody after this, not before.
     pub async fn shutdown(self) {

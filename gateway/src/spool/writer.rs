@@ -250,6 +250,11 @@ impl Writer {
         }
     }
 
+    /// Whether the keeper is there: without it nothing is ever deleted.
+    pub fn is_kept(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished())
+    }
+
     /// Closes the spool: the `delivered` file is written, the epoch closed, the folder free for another process once the
     /// last handle is gone.
     pub fn close(mut self) {

@@ -81,6 +81,12 @@ impl Uplink {
         self.status.clone()
     }
 
+    /// Whether it runs; it never ends by itself.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
     /// Waits until everything below `number` is in the stream, at most `wait_max`. Says whether it is.
     pub async fn drain(&self, number: u64, wait_max: Duration) -> bool {
         let mut status = self.status.clone();

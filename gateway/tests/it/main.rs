@@ -5,5 +5,6 @@ mod mqtt;
 mod nats;
 mod process;
 mod proxy;
+mod service;
 mod uplink;
 mod wait;

@@ -14,10 +14,10 @@ use crate::nats::Nats;
 use crate::wait::{SOON, until};
 
 /// A running `weir-gateway`; killed when dropped.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     folder: TempDir,
-    mqtt: SocketAddr,
+    pub mqtt: SocketAddr,
 }
 
 impl Daemon {
@@ -26,9 +26,21 @@ impl Daemon {
     }
 
     async fn start_in(folder: TempDir, nats_url: &str, more: &str) -> Daemon {
+        Daemon::start_under(folder, nats_url, more, |_| {}).await
+    }
+
+    /// With something different about the command.
+    pub async fn start_under(
+        folder: TempDir,
+        nats_url: &str,
+        more: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Daemon {
         configure(folder.path(), nats_url, more);
         let log = File::create(folder.path().join("log")).expect("a log file");
-        let child = program(["run", "--config"], folder.path()).stderr(log).spawn().expect("starting it");
+        let mut command = program(["run", "--config"], folder.path());
+        change(&mut command);
+        let child = command.stderr(log).spawn().expect("starting it");
         let mut daemon = Daemon { child, folder, mqtt: ([127, 0, 0, 1], 0).into() };
         until("the gateway has said where it listens", async || daemon.read_addresses()).await;
         daemon
@@ -44,7 +56,7 @@ impl Daemon {
         said.is_some()
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
@@ -61,13 +73,13 @@ impl Daemon {
     }
 
     /// SIGTERM, then its end.
-    async fn terminate(&mut self) -> ExitStatus {
+    pub async fn terminate(&mut self) -> ExitStatus {
         let told = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
         assert!(told.success());
         self.ended().await
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         until("the gateway has ended", async || self.child.try_wait().expect("asking for it").is_some())
             .await;
         self.child.wait().expect("it has ended")
@@ -115,14 +127,14 @@ fn configure(folder: &Path, nats_url: &str, more: &str) {
 }
 
 /// A device that speaks just enough MQTT 3.1.1.
-struct Device {
+pub struct Device {
     name: &'static str,
     stream: TcpStream,
     sent: u32,
 }
 
 impl Device {
-    fn connect(address: SocketAddr, name: &'static str) -> Device {
+    pub fn connect(address: SocketAddr, name: &'static str) -> Device {
         let mut stream = TcpStream::connect(address).expect("connecting");
         stream.set_read_timeout(Some(SOON)).expect("a time-out");
         let mut body = b"\x00\x04MQTT\x04\x02\x00\x3c".to_vec();
@@ -135,7 +147,7 @@ impl Device {
     }
 
     /// Publishes an uplink of one event; says whether it was acknowledged.
-    fn publish(&mut self, body_len: usize) -> bool {
+    pub fn publish(&mut self, body_len: usize) -> bool {
         self.sent += 1;
         let mut body = vec![0xa1, 0x61, b'x', 0x5a];
         body.extend(u32::try_from(body_len).expect("short").to_be_bytes());
@@ -178,7 +190,7 @@ fn packet(head: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-const NO_NATS: &str = "nats://127.0.0.1:1";
+pub const NO_NATS: &str = "nats://127.0.0.1:1";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_it_delivers_what_it_has_taken_and_ends_with_0() {
