@@ -1,19 +1,25 @@
-//! One TOML file, composed of what each module calls its own `Config`. Defaults live beside what they configure.
+//! One TOML file, composed of what each module calls its own `Config`. Defaults live beside what they configure; a
+//! [`Profile`] puts others under them for a kind of machine.
 
 mod error;
+pub mod fit;
+pub mod machine;
+pub mod profile;
 pub mod value;
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use weir_contract::Id;
 
 use crate::{admin, logging, mqtt, spool, uplink};
 
 pub use error::Error;
+pub use machine::Machine;
+pub use profile::Profile;
 
 /// The whole of `gateway.toml`. `deploy/gateway.toml` explains every key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who this gateway is.
@@ -35,15 +41,18 @@ pub struct Config {
 }
 
 /// Who this gateway is, and how much of the machine it takes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Where it stands; several gateways may share a site.
-    #[serde(deserialize_with = "value::id")]
+    #[serde(deserialize_with = "value::id", serialize_with = "value::as_text")]
     pub site: Id,
     /// Its name, unique within the site for ever. Two gateways with one name find each other out and one of them stops.
-    #[serde(deserialize_with = "value::id")]
+    #[serde(deserialize_with = "value::id", serialize_with = "value::as_text")]
     pub id: Id,
+    /// What kind of machine this is: limits and budgets for it, where this file does not say its own.
+    #[serde(default)]
+    pub profile: Profile,
     /// Threads that carry connections and requests. The committer and the uplink's compression have their own.
     #[serde(default = "threads_default", deserialize_with = "value::between::<1, 64, _>")]
     pub threads: u64,
@@ -67,12 +76,33 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads and checks the text of a file.
+    /// The same, and that its limits fit this machine.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); names the key whose limit does not fit, and what would.
+    pub fn load_here(file: &Path) -> Result<Config, Error> {
+        let config = Self::load(file)?;
+        let machine = Machine::look(&config.spool.folder);
+        fit::check(&config, &machine).map_err(|source| Error::Unfit { file: file.into(), source })?;
+        Ok(config)
+    }
+
+    /// Reads and checks the text of a file, and puts its profile under it.
     ///
     /// # Errors
     /// Names the line and what is allowed there.
     pub fn parse(text: &str) -> Result<Config, toml::de::Error> {
-        toml::from_str(text)
+        // First by itself: only so an error can show its line.
+        let said: Config = toml::from_str(text)?;
+        let mut settings = said.gateway.profile.settings();
+        profile::lay_over(&mut settings, text.parse()?);
+        settings.try_into()
+    }
+
+    /// What a file that says only what it must is, with this profile.
+    fn of_profile(profile: Profile) -> Config {
+        let text = "gateway = { site = \"s\", id = \"g\", profile = \"PROFILE\" }\nspool.folder = \"f\"\n";
+        Self::parse(&text.replace("PROFILE", profile.as_str())).expect("a test reads every profile")
     }
 }
 

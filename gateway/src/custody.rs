@@ -39,6 +39,9 @@ const ENTRY_LEN_MAX: usize = UPLINK_LEN_MAX + ENTRY_OVERHEAD_MAX;
 /// A batch of this size is stored without waiting for more.
 const BATCH_BYTES_DUE: usize = BATCH_BYTES_MAX / 2;
 
+/// What is gathered and what is being stored.
+pub(crate) const MEMORY_BYTES_MAX: u64 = 2 * BATCH_BYTES_MAX as u64 + runs::MEMORY_BYTES_MAX;
+
 /// A handle to the custody of uplinks; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Custody {

@@ -3,7 +3,7 @@
 //! Without `$NOTIFY_SOCKET` nobody is told anything; everything else is the same. Alive means [`Running::pulse`]: the event
 //! loop turns, the committing thread has gone round since it was asked, and nothing that should run for ever has ended.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -39,11 +39,11 @@ impl Manager {
         let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
         let for_us = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|_| for_us).map(Duration::from_micros);
-        Manager::new(socket, watchdog)
+        Manager::new(socket.as_deref(), watchdog)
     }
 
-    fn new(socket: Option<OsString>, watchdog: Option<Duration>) -> io::Result<Manager> {
-        let socket = socket.as_deref().map(connect).transpose()?;
+    fn new(socket: Option<&OsStr>, watchdog: Option<Duration>) -> io::Result<Manager> {
+        let socket = socket.map(connect).transpose()?;
         let pulse_every =
             watchdog.map_or(PULSE_EVERY, |watchdog| PULSE_EVERY.min(watchdog / PULSES_PER_WATCHDOG));
         Ok(Manager { socket, pulse_every })
@@ -122,7 +122,7 @@ mod tests {
     async fn a_name_that_begins_with_an_at_sign_is_in_the_abstract_namespace() {
         let name = format!("weir-test-{}-{}", std::process::id(), fastrand::u64(..));
         let manager = Plain::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        let ours = Manager::new(Some(format!("@{name}").into()), None).unwrap();
+        let ours = Manager::new(Some(format!("@{name}").as_ref()), None).unwrap();
         ours.stopping().await;
         let mut buffer = [0; 200];
         let len = manager.recv(&mut buffer).unwrap();
@@ -131,6 +131,6 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_behind_the_socket_is_an_error() {
-        Manager::new(Some("/nowhere/at/all".into()), None).unwrap_err();
+        Manager::new(Some("/nowhere/at/all".as_ref()), None).unwrap_err();
     }
 }

@@ -32,7 +32,7 @@ use crate::{facts, spool, uplink};
 pub use self::server::Server;
 
 /// `[admin]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where to listen; port 0 takes a free one. Nobody is asked who he is: keep it on loopback or behind something that asks.

@@ -13,7 +13,8 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::{Arguments, Command};
-use crate::config::Config;
+use crate::config::value::show;
+use crate::config::{Config, Machine, fit};
 use crate::running::Dead;
 use crate::service::Manager;
 use crate::{logging, mqtt, running, spool};
@@ -45,7 +46,7 @@ fn act(arguments: Arguments) -> Result<()> {
 }
 
 fn run(file: &Path) -> Result<()> {
-    let config = Config::load(file)?;
+    let config = Config::load_here(file)?;
     logging::start(&config.log);
     let threads = usize::try_from(config.gateway.threads).context("gateway.threads")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -98,11 +99,17 @@ fn spool_failed(error: &spool::Error) -> anyhow::Error {
 }
 
 fn check(file: &Path) -> Result<()> {
-    let config = Config::load(file)?;
+    let config = Config::load_here(file)?;
     // The files it names, too: a certificate that cannot be read is better found out now.
     mqtt::check(&config.mqtt)
         .with_context(|| format!("the configuration {} does not fit", file.display()))?;
-    println!("{} is right: gateway {} at site {}", file.display(), config.gateway.id, config.gateway.site);
+    let settings = toml::to_string(&config).context("the settings cannot be shown")?;
+    let (memory, needed) = (Machine::look(&config.spool.folder).memory, fit::needs(&config));
+    let there =
+        memory.map_or_else(String::new, |memory| format!(" of {} ({})", show(memory.bytes), memory.whose));
+    println!("# {} is right: gateway {} at site {}", file.display(), config.gateway.id, config.gateway.site);
+    println!("# With everything in use it needs {} of memory{there}.", show(fit::needed_bytes(&needed)));
+    println!("# In effect, defaults and the profile's settings included:\n\n{settings}");
     Ok(())
 }
 

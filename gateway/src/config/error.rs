@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::fit::Unfit;
 use crate::spool;
 
 /// What can be wrong with a configuration file.
@@ -30,5 +31,13 @@ pub enum Error {
         file: PathBuf,
         /// The key, and what is allowed.
         source: spool::Error,
+    },
+    /// Limits that do not fit this machine.
+    #[error("the configuration {} does not fit this machine", file.display())]
+    Unfit {
+        /// Which file.
+        file: PathBuf,
+        /// The key, and what is allowed.
+        source: Box<Unfit>,
     },
 }

@@ -1,6 +1,7 @@
 //! Values with limits, for `#[serde(deserialize_with = …)]`: what does not fit is refused at its line in the file.
 
 use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::Serializer;
 use weir_contract::Id;
 
 /// An identifier: `[A-Za-z0-9_-]{1,32}`.
@@ -65,6 +66,26 @@ fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// As [`id`] and the like read it.
+///
+/// # Errors
+/// The serializer's.
+pub fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// As [`bytes`] reads it: with a unit where that is exact.
+///
+/// # Errors
+/// The serializer's.
+pub fn as_bytes<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = show(*bytes);
+    match parse_bytes(&text).filter(|same| same == bytes) {
+        Some(_) => serializer.serialize_str(&text),
+        None => serializer.serialize_u64(*bytes),
+    }
 }
 
 /// A number of bytes for people: `0 B`, `1.5 MiB`.

@@ -12,6 +12,9 @@ use crate::intake::SeqRun;
 /// Devices in each of two generations; an entry has about 100 bytes.
 const DEVICES_MAX: usize = 8 * 1024;
 
+/// Both generations, with the room that tables keep free.
+pub(super) const MEMORY_BYTES_MAX: u64 = 2 * DEVICES_MAX as u64 * 200;
+
 /// What was taken from a device: all of `from ..= to` of one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Taken {

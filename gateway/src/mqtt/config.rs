@@ -3,15 +3,23 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use weir_contract::Id;
+use weir_contract::topic::TOPIC_LEN_MAX;
 
-use super::topics;
+use super::connection::CONNECTION_BYTES;
+use super::{local, passwords, session, topics};
+use crate::config::fit::Need;
 use crate::config::value;
 
+/// What a TLS connection holds beside: received and not yet read, written and not yet sent.
+const TLS_BYTES: u64 = 64 * 1024;
+/// A topic that the router remembers, and we ourselves.
+const TOPIC_BYTES: u64 = 200;
+
 /// How devices and local clients connect, what they may do, and how much of everything there may be.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where to listen; without any, plain on 127.0.0.1:1883.
@@ -33,10 +41,10 @@ pub struct Config {
     #[serde(deserialize_with = "value::between::<1, 65_535, _>")]
     pub inflight_max: u64,
     /// The longest payload on topics other than events; on those it is what the contract says.
-    #[serde(deserialize_with = "value::bytes::<1, 1_048_576, _>")]
+    #[serde(deserialize_with = "value::bytes::<1, 1_048_576, _>", serialize_with = "value::as_bytes")]
     pub payload_bytes_max: u64,
     /// The longest topic or filter.
-    #[serde(deserialize_with = "value::bytes::<64, 65_535, _>")]
+    #[serde(deserialize_with = "value::bytes::<64, 65_535, _>", serialize_with = "value::as_bytes")]
     pub topic_bytes_max: u64,
     /// Silence of one and a half times this ends a connection, whatever keep-alive it asked for.
     #[serde(deserialize_with = "value::between::<1_000, 65_535_000, _>")]
@@ -63,7 +71,7 @@ pub struct Config {
     #[serde(deserialize_with = "value::between::<0, 10_000_000, _>")]
     pub topics_max: u64,
     /// Payloads of retained messages together.
-    #[serde(deserialize_with = "value::bytes::<0, 1_073_741_824, _>")]
+    #[serde(deserialize_with = "value::bytes::<0, 1_073_741_824, _>", serialize_with = "value::as_bytes")]
     pub retained_bytes_max: u64,
 }
 
@@ -92,6 +100,40 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The limits of a connection's session.
+    pub(super) fn session_limits(&self) -> session::Limits {
+        // Every limit has been checked to be far below that.
+        let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        session::Limits {
+            inflight: u16::try_from(self.inflight_max).unwrap_or(u16::MAX),
+            payload_bytes: size(self.payload_bytes_max),
+            topic_bytes: size(self.topic_bytes_max).max(TOPIC_LEN_MAX),
+            filters: size(self.filters_per_client_max),
+        }
+    }
+
+    /// What may be in memory with every connection busy and the spool full, so that each holds back what it has read. Not
+    /// counted: what is on its way through the router's own queue, and the system's socket buffers.
+    pub(crate) fn needs(&self) -> Vec<Need> {
+        let tls = if self.listeners.iter().any(|listener| listener.tls.is_some()) { TLS_BYTES } else { 0 };
+        let connection = CONNECTION_BYTES + tls + self.session_limits().memory_bytes();
+        let logins = u64::from(self.password_file.is_some()) * passwords::MEMORY_BYTES;
+        vec![
+            Need::count("mqtt.connections_max", self.connections_max, connection),
+            Need::count("mqtt.filters_max", self.filters_max, local::FILTER_BYTES),
+            Need::count(
+                "mqtt.subscribers_max",
+                self.subscribers_max,
+                session::SUBSCRIBER_BYTES as u64 + self.payload_bytes_max,
+            ),
+            Need::count("mqtt.topics_max", self.topics_max, TOPIC_BYTES),
+            // The router has them, and hands them out.
+            Need::bytes("mqtt.retained_bytes_max", self.retained_bytes_max, 2),
+            Need::bytes("(messages for local subscribers)", local::WAITING_BYTES_MAX as u64, 1),
+            Need::bytes("mqtt.password_file", logins, 1),
+        ]
+    }
+
     /// The listeners, or the default one.
     pub(super) fn listeners(&self) -> Vec<Listener> {
         if self.listeners.is_empty() { vec![Listener::default()] } else { self.listeners.clone() }
@@ -99,7 +141,7 @@ impl Config {
 }
 
 /// One address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// `address:port`; port 0 takes a free one.
@@ -115,7 +157,7 @@ impl Default for Listener {
 }
 
 /// How a listener proves itself, and whom it believes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM: the certificate, then its issuers.
@@ -130,7 +172,7 @@ pub struct Tls {
 }
 
 /// What a client of this name may do beyond being the device of this name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NamedClient {
     /// CN of its certificate, or user name, or (where neither is asked for) client identifier.

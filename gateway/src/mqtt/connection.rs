@@ -26,6 +26,8 @@ use super::topics::Client;
 use crate::custody::Waiter;
 use crate::{facts, intake};
 
+/// What a connection takes beside its session: its task, its place in the tables, and one read more than it may hold.
+pub(super) const CONNECTION_BYTES: u64 = 8 * 1024 + carrier::READ_BYTES as u64;
 /// For the last bytes to be written.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// For the connection whose place is taken to leave.

@@ -36,7 +36,9 @@ use super::topics;
 use crate::facts;
 
 /// Bytes of messages that wait for the router's thread; more are not taken.
-const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(super) const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a filter's queue takes while it is busy, measured; the router keeps one segment more and indexes beside what is configured.
+pub(super) const FILTER_BYTES: u64 = 2 * 1024 * 1024;
 /// What precedes a payload: flags, and the number of the connection it came from.
 const HEADER_LEN: usize = 5;
 const FLAG_QOS_1: u8 = 1;

@@ -53,7 +53,6 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use weir_contract::topic::TOPIC_LEN_MAX;
 
 pub use self::config::{Config, Listener, NamedClient, Tls};
 pub use self::reason::Reason;
@@ -171,17 +170,13 @@ fn share(config: Config, custody: Custody, journal: journal::Sender, clock: Cloc
         topics: size(config.topics_max),
         retained_bytes: size(config.retained_bytes_max),
     };
+    let session_limits = config.session_limits();
     let passwords = config.password_file.as_deref().map(Passwords::load).transpose()?;
     let rights = config.clients.into_iter().map(|client| {
         (client.name, Arc::new(Rights { publish: client.publish, subscribe: client.subscribe }))
     });
     Ok(Shared {
-        limits: session::Limits {
-            inflight: u16::try_from(config.inflight_max).unwrap_or(u16::MAX),
-            payload_bytes: size(config.payload_bytes_max),
-            topic_bytes: size(config.topic_bytes_max).max(TOPIC_LEN_MAX),
-            filters: size(config.filters_per_client_max),
-        },
+        limits: session_limits,
         times: Times {
             keep_alive_max: Duration::from_millis(config.keep_alive_ms_max),
             connect: Duration::from_millis(config.connect_timeout_ms),

@@ -16,6 +16,8 @@ use tokio::sync::Semaphore;
 
 /// Verified at a time: each takes a core for a while, and 19 MiB.
 const CONCURRENT_MAX: usize = 2;
+/// What they take together.
+pub(super) const MEMORY_BYTES: u64 = CONCURRENT_MAX as u64 * 19 * 1024 * 1024;
 /// How many may wait for that.
 const WAITING_MAX: usize = 256;
 /// The most memory a hash in the file may ask for.

@@ -7,6 +7,8 @@
 
 mod subscriber;
 
+pub(super) use self::subscriber::OUT_BYTES_MAX as SUBSCRIBER_BYTES;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -100,6 +102,12 @@ impl Limits {
     /// The longest body of a packet.
     pub fn body_bytes(&self) -> usize {
         self.payload_bytes.max(UPLINK_LEN_MAX) + self.topic_bytes.max(TOPIC_LEN_MAX) + EXTRA_BYTES_MAX
+    }
+
+    /// The most a session holds: what it may not read yet, and what is not acknowledged yet.
+    pub fn memory_bytes(&self) -> u64 {
+        let pending = usize::from(self.inflight) * size_of::<Pending<crate::custody::Ticket>>();
+        (self.body_bytes() + pending) as u64
     }
 }
 

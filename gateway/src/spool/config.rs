@@ -2,28 +2,42 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::tail::TAIL_BYTES_MAX;
+use crate::config::fit::Need;
 use crate::config::value;
 
 const MIB: u64 = 1024 * 1024;
 
 /// How the spool is kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The spool's folder; made if it is not there. One gateway has one spool.
     pub folder: PathBuf,
     /// Most bytes on disk, everything counted.
-    #[serde(default = "bytes_max", deserialize_with = "value::bytes::<{ 32 * MIB }, { 1 << 50 }, _>")]
+    #[serde(
+        default = "bytes_max",
+        deserialize_with = "value::bytes::<{ 32 * MIB }, { 1 << 50 }, _>",
+        serialize_with = "value::as_bytes"
+    )]
     pub bytes_max: u64,
     /// Delivered epochs stay up to this many bytes, to be sent again should the stream lose them. Counted in
     /// `bytes_max`; gives way to what is not delivered.
-    #[serde(default = "keep_delivered_bytes", deserialize_with = "value::bytes::<0, { 1 << 50 }, _>")]
+    #[serde(
+        default = "keep_delivered_bytes",
+        deserialize_with = "value::bytes::<0, { 1 << 50 }, _>",
+        serialize_with = "value::as_bytes"
+    )]
     pub keep_delivered_bytes: u64,
     /// An epoch is closed when it has this many bytes. Twice as much is held in memory at most.
-    #[serde(default = "epoch_bytes", deserialize_with = "value::bytes::<MIB, { 256 * MIB }, _>")]
+    #[serde(
+        default = "epoch_bytes",
+        deserialize_with = "value::bytes::<MIB, { 256 * MIB }, _>",
+        serialize_with = "value::as_bytes"
+    )]
     pub epoch_bytes: u64,
     /// A commit waits this long for more uplinks to share its sync: fewer writes to flash, later acknowledgements.
     #[serde(default, deserialize_with = "value::between::<0, 10000, _>")]
@@ -34,7 +48,7 @@ pub struct Config {
 }
 
 /// What to do when the spool is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenFull {
     /// Acknowledge nothing more until something has been delivered: devices keep their events.
@@ -63,6 +77,19 @@ impl Config {
             commit_delay_ms: 0,
             when_full: WhenFull::default(),
         }
+    }
+
+    /// What may be in memory: the epoch that is written, the one that is read, the one made ahead is empty; sled's pages
+    /// of an epoch take up to twice its bytes. Batches and the tail have limits of their own.
+    pub(crate) fn needs(&self) -> Vec<Need> {
+        vec![
+            Need::bytes("spool.epoch_bytes", self.epoch_bytes, 4),
+            Need::bytes(
+                "(records to be stored and sent)",
+                crate::custody::MEMORY_BYTES_MAX + TAIL_BYTES_MAX as u64,
+                1,
+            ),
+        ]
     }
 
     /// Checks what no single key can tell.

@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::config::fit::Need;
 use crate::config::value;
 
 /// Where the segments go, and how hard to try.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// NATS servers of one cluster, `nats://` or `tls://`; any of them will do. A user and a password may stand in the first
     /// (`nats://user:password@host:4222`).
-    #[serde(deserialize_with = "servers")]
+    #[serde(deserialize_with = "servers", serialize_with = "without_passwords")]
     pub servers: Vec<String>,
     /// A NATS credentials file (`.creds`). Read at every connect, so it can be replaced while the gateway runs.
     pub credentials_file: Option<PathBuf>,
@@ -22,7 +23,7 @@ pub struct Config {
     /// Whether to make the stream if it is not there. The cloud makes it with the settings it wants; whoever is first.
     pub create_stream: bool,
     /// Most bytes of a segment before compression.
-    #[serde(deserialize_with = "value::bytes::<1_024, 262_144, _>")]
+    #[serde(deserialize_with = "value::bytes::<1_024, 262_144, _>", serialize_with = "value::as_bytes")]
     pub segment_bytes_max: u64,
     /// Least time between two segments that are not full. A lone uplink is never held back.
     #[serde(deserialize_with = "value::between::<0, 60_000, _>")]
@@ -51,7 +52,7 @@ pub struct Config {
 }
 
 /// How to encrypt, and whom to believe. With this table only encrypted connections are made.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM: whose signature under the server's certificate is believed; without it, the system's list.
@@ -80,6 +81,21 @@ impl Default for Config {
             drain_ms_max: 5_000,
         }
     }
+}
+
+impl Config {
+    /// What may be in memory: a segment is gathered, compressed, and under way; and records that were read for it.
+    pub(crate) fn needs(&self) -> Vec<Need> {
+        vec![Need::bytes("uplink.segment_bytes_max", self.segment_bytes_max, 6)]
+    }
+}
+
+/// For people: what is shown may be copied into a question.
+fn without_passwords<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(servers.iter().map(|server| match (server.find("://"), server.rfind('@')) {
+        (Some(scheme), Some(host)) => format!("{}***{}", &server[..scheme + 3], &server[host..]),
+        _ => server.clone(),
+    }))
 }
 
 fn tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tls>, D::Error> {

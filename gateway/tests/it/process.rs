@@ -345,6 +345,51 @@ fn a_wrong_configuration_is_refused_with_file_line_and_what_is_allowed() {
     assert!(!folder.path().join("spool").exists(), "to check is to touch nothing");
 }
 
+#[test]
+fn limits_that_do_not_fit_the_machine_are_refused_with_the_key_and_what_is_allowed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cases = [
+        ("spool.bytes_max = \"1000 TiB\"", "spool.bytes_max = 1000 TiB does not fit", "has room for"),
+        (
+            "mqtt.connections_max = 1000000",
+            "mqtt.connections_max = 1000000 does not fit",
+            "Allowed here: at most",
+        ),
+    ];
+    for (wrong, key, allowed) in cases {
+        configure(folder.path(), NO_NATS, wrong);
+        for command in ["check", "run"] {
+            let output = program([command, "--config"], folder.path()).output().expect("running it");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            for part in ["gateway.toml does not fit this machine", key, allowed] {
+                assert!(said.contains(part), "{command}: {said}");
+            }
+        }
+        assert!(!folder.path().join("spool").exists(), "nothing was made");
+    }
+}
+
+#[test]
+fn to_check_a_configuration_shows_what_is_in_effect() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    configure(folder.path(), NO_NATS, "mqtt.inflight_max = 99");
+    let text = std::fs::read_to_string(config_file(folder.path())).expect("it is there");
+    let text = text.replace("id = \"gw-1\"", "id = \"gw-1\", profile = \"pi-zero-2\"");
+    std::fs::write(config_file(folder.path()), text).expect("written");
+    let output = program(["check", "--config"], folder.path()).output().expect("running it");
+    let said = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "gateway.toml is right",
+        "connections_max = 250",
+        "inflight_max = 99",
+        "bytes_max = \"1 GiB\"",
+        "of memory",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_lines_for_programs_are_json() {
     let mut daemon = Daemon::start(NO_NATS, "log.format = \"json\"").await;

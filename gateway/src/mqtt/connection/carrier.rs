@@ -23,7 +23,7 @@ use crate::mqtt::session::{End, Progress, Session, Uplink};
 use crate::mqtt::shared::Shared;
 
 /// Read from a socket at once.
-const READ_BYTES: usize = 64 * 1024;
+pub(super) const READ_BYTES: usize = 64 * 1024;
 /// Buffers of a connection that grew beyond this are not kept while empty.
 const BUFFER_BYTES_KEPT: usize = 1024;
 /// Messages from the router that are written at once.

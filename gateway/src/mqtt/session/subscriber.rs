@@ -13,7 +13,7 @@ use crate::mqtt::{answer, codec, topics};
 /// Messages for a subscriber that the router has on the way at a time.
 const ROUTER_INFLIGHT_MAX: u16 = 100;
 /// A subscriber that has this much to read gets no more until it has read.
-const OUT_BYTES_MAX: usize = 64 * 1024;
+pub(in crate::mqtt) const OUT_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Subscription {
