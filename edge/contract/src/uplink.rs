@@ -214,22 +214,56 @@ pub fn write<'e>(
     header: &Header,
     events: impl ExactSizeIterator<Item = Event<'e>>,
 ) -> Result<usize, NoRoom> {
-    let mut e = Encoder::new(Cursor::new(buffer));
-    e.array(if header.via.is_some() { 5 } else { 4 })?.u64(header.boot)?;
-    for optional in [header.now, header.epoch] {
-        match optional {
-            Some(ms) => e.u64(ms)?,
-            None => e.null()?,
-        };
-    }
-    e.array(events.len() as u64)?;
+    let mut writer = Writer::begin(buffer, header, events.len())?;
     for event in events {
-        write_event_into(&mut e, &event)?;
+        writer.event(&event)?;
     }
-    if let Some(via) = header.via {
-        e.u64(via)?;
+    writer.end()
+}
+
+/// Writes an uplink event by event, for who cannot hold more than one of them at a time. The caller keeps the contract, as
+/// with [`write()`].
+pub struct Writer<'b> {
+    encoder: Encoder<Cursor<&'b mut [u8]>>,
+    via: Option<u64>,
+}
+
+impl<'b> Writer<'b> {
+    /// Begins an uplink of so many events.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `buffer` is too short.
+    pub fn begin(buffer: &'b mut [u8], header: &Header, events: usize) -> Result<Self, NoRoom> {
+        let mut e = Encoder::new(Cursor::new(buffer));
+        e.array(if header.via.is_some() { 5 } else { 4 })?.u64(header.boot)?;
+        for optional in [header.now, header.epoch] {
+            match optional {
+                Some(ms) => e.u64(ms)?,
+                None => e.null()?,
+            };
+        }
+        e.array(events as u64)?;
+        Ok(Self { encoder: e, via: header.via })
     }
-    Ok(e.writer().position())
+
+    /// Adds the next event.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `buffer` is too short.
+    pub fn event(&mut self, event: &Event<'_>) -> Result<(), NoRoom> {
+        write_event_into(&mut self.encoder, event)
+    }
+
+    /// Ends the uplink and returns its length.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `buffer` is too short.
+    pub fn end(mut self) -> Result<usize, NoRoom> {
+        if let Some(via) = self.via {
+            self.encoder.u64(via)?;
+        }
+        Ok(self.encoder.writer().position())
+    }
 }
 
 /// Writes one event, as it stands in an uplink, and returns its length.

@@ -27,6 +27,7 @@ use weir_contract::topic::Topic;
 use weir_contract::{Id, Malformed, NAME_LEN_MAX, NoRoom, Text};
 
 use crate::device::Device;
+use crate::memory::Memory;
 use crate::recent::{COMMANDS_REMEMBERED, Recent, Seen, hash};
 use crate::sampler::{Crossing, Limit, Sampler};
 
@@ -165,9 +166,9 @@ impl<const SENSORS: usize> Agent<SENSORS> {
     ///
     /// # Errors
     /// [`BadRecord`] changes nothing: the device is as it was built.
-    pub fn restore<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
+    pub fn restore<M: Memory, const W: usize>(
         &mut self,
-        device: &mut Device<S, W, E>,
+        device: &mut Device<M, W>,
         record: &[u8],
     ) -> Result<(), BadRecord> {
         let mut restored = self.clone();
@@ -179,11 +180,7 @@ impl<const SENSORS: usize> Agent<SENSORS> {
 
     /// To be called once, after the device's `device-started` was emitted: tells how the device is configured, if that
     /// is not as it was built, and that a restart is completed.
-    pub fn started<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
-        &mut self,
-        now: u64,
-        device: &mut Device<S, W, E>,
-    ) -> Duty {
+    pub fn started<M: Memory, const W: usize>(&mut self, now: u64, device: &mut Device<M, W>) -> Duty {
         if self.revision > 0 {
             self.tell_config(now, device);
         }
@@ -197,10 +194,10 @@ impl<const SENSORS: usize> Agent<SENSORS> {
     ///
     /// # Errors
     /// The payload is not what the contract says for this topic; nothing has changed.
-    pub fn received<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
+    pub fn received<M: Memory, const W: usize>(
         &mut self,
         now: u64,
-        device: &mut Device<S, W, E>,
+        device: &mut Device<M, W>,
         topic: &str,
         payload: &[u8],
     ) -> Result<Duty, Malformed> {
@@ -264,11 +261,7 @@ impl<const SENSORS: usize> Agent<SENSORS> {
     }
 
     /// The record is kept: does what it was kept for.
-    pub fn kept<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
-        &mut self,
-        now: u64,
-        device: &mut Device<S, W, E>,
-    ) -> Duty {
+    pub fn kept<M: Memory, const W: usize>(&mut self, now: u64, device: &mut Device<M, W>) -> Duty {
         let Some(Pending { id, change }) = self.pending.take() else { return Duty::Nothing };
         if change.is_of_settings() {
             self.revision = self.revision.saturating_add(1);
@@ -290,22 +283,14 @@ impl<const SENSORS: usize> Agent<SENSORS> {
     }
 
     /// The record could not be kept: what it was to be kept for is not done.
-    pub fn not_kept<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
-        &mut self,
-        now: u64,
-        device: &mut Device<S, W, E>,
-    ) {
+    pub fn not_kept<M: Memory, const W: usize>(&mut self, now: u64, device: &mut Device<M, W>) {
         if let Some(Pending { id: Some(id), .. }) = self.pending.take() {
             let reason = Some("the device cannot write its memory");
             let _ = device.answer(now, id.as_str().into(), Outcome::Failed, reason, None);
         }
     }
 
-    fn tell_config<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
-        &self,
-        now: u64,
-        device: &mut Device<S, W, E>,
-    ) {
+    fn tell_config<M: Memory, const W: usize>(&self, now: u64, device: &mut Device<M, W>) {
         let mut config = [0; CONFIG_LEN_MAX];
         let len = self.write_config(&mut config).expect("as many bytes as the most sensors take");
         // A loss is in the ledger, and the configuration is told again at the next start.
@@ -352,10 +337,10 @@ impl<const SENSORS: usize> Agent<SENSORS> {
     ///
     /// # Panics
     /// If there is no such sensor.
-    pub fn sample<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
+    pub fn sample<M: Memory, const W: usize>(
         &mut self,
         now: u64,
-        device: &mut Device<S, W, E>,
+        device: &mut Device<M, W>,
         index: usize,
         value: f64,
     ) {
@@ -392,9 +377,9 @@ impl<const SENSORS: usize> Agent<SENSORS> {
     ///
     /// # Errors
     /// [`NoRoom`] if `buffer` is too short.
-    pub fn record<S: AsRef<[u8]> + AsMut<[u8]>, const W: usize, const E: usize>(
+    pub fn record<M: Memory, const W: usize>(
         &self,
-        device: &Device<S, W, E>,
+        device: &Device<M, W>,
         buffer: &mut [u8],
     ) -> Result<usize, NoRoom> {
         let mut e = Encoder::new(Cursor::new(buffer));

@@ -1,14 +1,14 @@
-//! One device: its outboxes, its session, its clock and the commands it has seen, as one state machine.
+//! One device: its outbox, its session, its clock and the commands it has seen, as one state machine.
 
-use heapless::Vec;
 use weir_contract::body::{Body, Outcome};
 use weir_contract::command::Command;
 use weir_contract::time::Time;
 use weir_contract::topic::Topic;
-use weir_contract::uplink::{self, HEADER_LEN_MAX, Header, UPLINK_EVENTS_MAX, UPLINK_LEN_MAX};
+use weir_contract::uplink::{HEADER_LEN_MAX, Header, UPLINK_EVENTS_MAX, UPLINK_LEN_MAX};
 use weir_contract::{Id, Kind, Malformed, Text};
 
-use crate::outbox::{Acknowledged, Emitted, Outbox, Readiness, Run, Token, UplinkLimits};
+use crate::memory::{Memory, Unreadable};
+use crate::outbox::{Acknowledged, Emitted, Outbox, Readiness, Token, UplinkLimits};
 use crate::recent::Recent;
 use crate::session::{Backoff, Session, Step};
 
@@ -87,6 +87,8 @@ pub enum Action<'b> {
 pub struct Publish<'b> {
     /// To be given back with the acknowledgement.
     pub token: Token,
+    /// The boot of its events.
+    pub boot: u64,
     /// Number of the first event in it.
     pub first: u32,
     /// Number of the last event in it.
@@ -97,53 +99,31 @@ pub struct Publish<'b> {
     pub payload: &'b [u8],
 }
 
-/// A device. `S` is memory for events, `WINDOW` bounds the uplinks in flight, `EARLIER` how many outboxes of earlier
-/// boots it can carry.
+/// A device. `M` is memory for events, `WINDOW` bounds the uplinks in flight.
 #[derive(Debug, Clone)]
-pub struct Device<S, const WINDOW: usize, const EARLIER: usize = 0> {
+pub struct Device<M: Memory, const WINDOW: usize> {
     config: Config,
-    outbox: Outbox<S, WINDOW>,
-    /// Oldest boot first.
-    earlier: Vec<Outbox<S, WINDOW>, EARLIER>,
+    outbox: Outbox<M, WINDOW>,
     session: Session,
     tokens: u32,
     flushing: bool,
     commands: Recent,
 }
 
-impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> Device<S, WINDOW, EARLIER> {
-    /// A device that has just been powered up. `boot` is unique for this power-up of this device (random, or counted in
-    /// memory that outlives a power cut); `seed` should differ between devices.
-    pub fn new(config: Config, boot: u64, memory: S, seed: u64) -> Self {
+impl<M: Memory, const WINDOW: usize> Device<M, WINDOW> {
+    /// A device that has just been powered up. `boot` is unique for this power-up of this device (random, or
+    /// [`crate::journal::Journal::boot`]); `seed` should differ between devices. What earlier boots have left in `memory`
+    /// is published before anything newer.
+    pub fn new(config: Config, boot: u64, memory: M, seed: u64) -> Self {
         let outbox = Outbox::new(boot, memory, config.event_len_max());
         let backoff = Backoff::new(config.backoff_ms_min, config.backoff_ms_max, seed);
         let session = Session::new(config.connect_at, backoff);
-        Self {
-            config,
-            outbox,
-            earlier: Vec::new(),
-            session,
-            tokens: 0,
-            flushing: false,
-            commands: Recent::default(),
-        }
+        Self { config, outbox, session, tokens: 0, flushing: false, commands: Recent::default() }
     }
 
-    /// Hands over what an earlier boot has left, oldest boot first. It is published before anything newer. It must have
-    /// been made for uplinks no longer than this device's ([`Config::event_len_max`]).
-    ///
-    /// # Errors
-    /// Gives the outbox back if there are `EARLIER` of them already.
-    pub fn carry(&mut self, outbox: Outbox<S, WINDOW>) -> Result<(), Outbox<S, WINDOW>> {
-        if outbox.is_empty() {
-            return Ok(());
-        }
-        self.earlier.push(outbox.after_power_cut())
-    }
-
-    /// The device loses power: what is left in its outboxes, oldest boot first.
-    pub fn power_off(self) -> impl Iterator<Item = Outbox<S, WINDOW>> {
-        self.earlier.into_iter().chain(core::iter::once(self.outbox))
+    /// The device loses power: what is left is its memory.
+    pub fn power_off(self) -> M {
+        self.outbox.into_memory()
     }
 
     /// Who it is.
@@ -151,19 +131,19 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
         &self.config.id
     }
 
-    /// The outbox of the present boot.
-    pub fn outbox(&self) -> &Outbox<S, WINDOW> {
+    /// What is not acknowledged.
+    pub fn outbox(&self) -> &Outbox<M, WINDOW> {
         &self.outbox
     }
 
-    /// All outboxes, oldest boot first.
-    pub fn outboxes(&self) -> impl Iterator<Item = &Outbox<S, WINDOW>> {
-        self.earlier.iter().chain(core::iter::once(&self.outbox))
+    /// The memory that it was made with.
+    pub fn memory_mut(&mut self) -> &mut M {
+        self.outbox.memory_mut()
     }
 
     /// Whether everything emitted is acknowledged.
     pub fn is_drained(&self) -> bool {
-        self.outboxes().all(Outbox::is_empty)
+        self.outbox.is_empty()
     }
 
     /// Keeps an event observed at `now`, or counts it as lost.
@@ -190,7 +170,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
     pub fn disconnected(&mut self, now: u64) {
         self.session.disconnected(now);
         self.outbox.disconnected();
-        self.earlier.iter_mut().for_each(Outbox::disconnected);
     }
 
     /// Whether there is a connection.
@@ -200,10 +179,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
 
     /// The gateway has acknowledged the uplink named `token`; says which events that were, if it was news.
     pub fn acknowledged(&mut self, token: Token) -> Option<Acknowledged> {
-        let outboxes = self.earlier.iter_mut().chain(core::iter::once(&mut self.outbox));
-        let acknowledged = outboxes.into_iter().find_map(|outbox| outbox.acknowledge(token))?;
+        let acknowledged = self.outbox.acknowledge(token)?;
         self.session.progressed();
-        self.earlier.retain(|outbox| !outbox.is_empty());
         Some(acknowledged)
     }
 
@@ -296,48 +273,31 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize, const EARLIER: usize> De
     }
 
     fn publish<'b>(&mut self, now: u64, buffer: &'b mut [u8]) -> Action<'b> {
-        let in_flight: usize = self.outboxes().map(Outbox::in_flight).sum();
-        if in_flight >= usize::from(self.config.window) {
+        if self.outbox.in_flight() >= usize::from(self.config.window) {
             return Action::Wait(None);
         }
-        let limits = self.config.limits();
-        let via = self.outbox.boot();
-        let token = Token(self.tokens);
-        for outbox in &mut self.earlier {
-            if outbox.readiness(0, limits) != Readiness::Nothing
-                && let Some(run) = outbox.next_run(token, limits)
-            {
-                self.tokens = self.tokens.wrapping_add(1);
-                let header = Header { boot: outbox.boot(), now: None, epoch: outbox.epoch(), via: Some(via) };
-                return write(outbox, &header, &run, buffer);
-            }
-        }
         let linger_ms = if self.flushing { 0 } else { self.config.linger_ms };
-        match self.outbox.readiness(linger_ms, limits) {
+        match self.outbox.readiness(now, linger_ms, self.config.limits()) {
             Readiness::Nothing => return Action::Wait(None),
             Readiness::At(time) if time > now => return Action::Wait(Some(time)),
             Readiness::At(_) | Readiness::Ready => {}
         }
-        let Some(run) = self.outbox.next_run(token, limits) else { return Action::Wait(None) };
+        let Some(run) = self.outbox.next_run(Token(self.tokens)) else { return Action::Wait(None) };
         self.tokens = self.tokens.wrapping_add(1);
-        let header = Header { boot: via, now: Some(now), epoch: self.outbox.epoch(), via: None };
-        write(&self.outbox, &header, &run, buffer)
+        let (boot, present) = (run.boot, self.outbox.boot());
+        let (now_there, via) = if boot == present { (Some(now), None) } else { (None, Some(present)) };
+        let header = Header { boot, now: now_there, epoch: self.outbox.epoch_of(&run), via };
+        match self.outbox.write(&run, &header, buffer) {
+            Ok(len) => Action::Publish(Publish {
+                token: run.token,
+                boot,
+                first: run.first,
+                last: run.last,
+                again: run.again,
+                payload: &buffer[..len],
+            }),
+            // Asked again at once, it looks for what can still be read.
+            Err(Unreadable) => Action::Wait(Some(now)),
+        }
     }
-}
-
-fn write<'b, S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize>(
-    outbox: &Outbox<S, WINDOW>,
-    header: &Header,
-    run: &Run,
-    buffer: &'b mut [u8],
-) -> Action<'b> {
-    let len = uplink::write(buffer, header, outbox.events(run))
-        .expect("no event is longer than an uplink may be, and the buffer holds an uplink");
-    Action::Publish(Publish {
-        token: run.token,
-        first: run.first,
-        last: run.last,
-        again: run.again,
-        payload: &buffer[..len],
-    })
 }

@@ -30,10 +30,11 @@ mod eeprom;
 pub mod journal;
 #[allow(dead_code, reason = "for the event log, which follows")]
 mod losses;
+mod memory;
 mod outbox;
 pub mod provision;
+mod ram;
 mod recent;
-mod ring;
 mod sampler;
 mod session;
 
@@ -43,7 +44,9 @@ pub use agent::{
 pub use device::{Action, Config, Device, Publish};
 pub use eeprom::{Eeprom, EepromError};
 pub use losses::{Loss, Reason};
+pub use memory::{Memory, Next, Record, Refused, Stamp, Unreadable};
 pub use outbox::{Acknowledged, Emitted, Outbox, Token};
+pub use ram::{Position, Ram};
 pub use recent::{COMMANDS_REMEMBERED, Recent, Seen};
 pub use sampler::{Crossing, Limit, Sampler};
 pub use session::{Backoff, Session, Step};

@@ -1,6 +1,7 @@
 //! What is lost and not told yet: runs of numbers that no `events-lost` covers.
 
 use heapless::Vec;
+use weir_contract::body::Body;
 
 /// How many runs can wait to be told at once. Within a boot a full outbox makes one; more come only from boots that ended
 /// before theirs was told.
@@ -19,10 +20,14 @@ pub enum Reason {
     StorageCorrupt,
     /// It could not be written.
     StorageFailed,
+    /// It does not fit in the uplinks that the device makes now.
+    TooLong,
 }
 
 impl Reason {
-    const ALL: [Self; 4] = [Self::OutboxFull, Self::PowerCut, Self::StorageCorrupt, Self::StorageFailed];
+    /// By their codes in storage: added to, never changed.
+    const ALL: [Self; 5] =
+        [Self::OutboxFull, Self::PowerCut, Self::StorageCorrupt, Self::StorageFailed, Self::TooLong];
 
     /// As it stands in an `events-lost`.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +36,7 @@ impl Reason {
             Self::PowerCut => "power-cut",
             Self::StorageCorrupt => "storage-corrupt",
             Self::StorageFailed => "storage-failed",
+            Self::TooLong => "too-long",
         }
     }
 
@@ -56,6 +62,16 @@ pub struct Loss {
     pub to: u32,
     /// Why.
     pub reason: Reason,
+    /// When the first was lost, in milliseconds of its boot; known only in that boot.
+    pub(crate) at: u64,
+}
+
+impl Loss {
+    /// As an `events-lost`.
+    pub(crate) fn body(&self) -> Body<'static> {
+        let Self { boot, from, to, .. } = *self;
+        Body::EventsLost { device: None, boot, from, to, reason: self.reason.as_str().into() }
+    }
 }
 
 /// All runs that wait to be told, oldest first.
@@ -76,7 +92,7 @@ impl Losses {
     }
 
     /// Adds `from ..= to`: to the last run, if it goes on. Returns that run; `None` if there is no place for one more.
-    pub(crate) fn add(&mut self, boot: u64, from: u32, to: u32, reason: Reason) -> Option<Loss> {
+    pub(crate) fn add(&mut self, boot: u64, (from, to): (u32, u32), at: u64, reason: Reason) -> Option<Loss> {
         if let Some(last) = self.waiting.last_mut()
             && (last.boot, last.reason) == (boot, reason)
             && last.to.checked_add(1) == Some(from)
@@ -89,7 +105,7 @@ impl Losses {
             return None;
         }
         self.given += 1;
-        let loss = Loss { id: self.given, boot, from, to, reason };
+        let loss = Loss { id: self.given, boot, from, to, reason, at };
         self.waiting.push(loss).ok()?;
         Some(loss)
     }

@@ -2,13 +2,15 @@
 //!
 //! # Format
 //!
-//! Events lie oldest first in a [`Ring`] of the memory given to [`Outbox::new`]. The oldest of them are in *flights*,
-//! one per uplink that has been made and not wholly freed; the rest are unsent:
+//! Events of all boots lie oldest first in a [`Memory`]. The oldest of them are in *flights*, one per uplink that has
+//! been made and not wholly freed; the rest are unsent. An uplink has events of one boot:
 //!
 //! ```text
-//!   flights: [1 2 3] [4 5] [6 7 8]   unsent: 9 10 · 14 15 16        (14 is the events-lost of 11..=13)
-//!             sent    ack'd  sent
+//!   flights: [a/7 a/8] [b/1 b/2 b/3] [b/4 b/5]   unsent: b/6 b/7 · b/11 b/12      (b/11 is the events-lost of 8..=10)
+//!             sent      ack'd         sent
 //! ```
+//!
+//! What lies in the memory when a boot begins is unsent, whatever was known of it before.
 //!
 //! # Limits
 //!
@@ -18,7 +20,8 @@
 //!
 //! A new event is lost, not an old one: what was promised first is kept, and nothing in flight has to be taken back. It
 //! gets its number all the same. When there is room again for the loss record and the next event (or when nothing else
-//! is left to send), one `events-lost` covers the whole run, with a number of its own.
+//! is left to send), one `events-lost` covers the whole run, with a number of its own. What earlier boots have lost and not
+//! told is told by the present one.
 //!
 //! # What an acknowledgement means
 //!
@@ -26,16 +29,17 @@
 
 use heapless::Deque;
 use weir_contract::body::Body;
-use weir_contract::uplink::{EVENT_OVERHEAD_MAX, Event};
+use weir_contract::uplink::{EVENT_OVERHEAD_MAX, Header, Writer};
 use weir_contract::{Kind, NoRoom};
 
-use crate::ring::{Position, Ring};
+use crate::losses::Reason;
+use crate::memory::{Memory, Refused, Stamp, Unreadable};
 
 /// The greatest number an event gets; the one above is left for an `events-lost`.
 const EVENT_NUMBER_MAX: u32 = u32::MAX - 1;
 
-/// Reason in the `events-lost` of an outbox.
-const OUTBOX_FULL: &str = "outbox-full";
+/// How long to wait before storage that could not be read is asked again.
+const UNREADABLE_WAIT_MS: u64 = 1000;
 
 /// Names an uplink that has been published, also when it is published again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +53,8 @@ pub enum Emitted {
     Kept(u32),
     /// There was no room: its number will be covered by an `events-lost`.
     Lost(u32),
-    /// All numbers of this boot are used: it has none and is not told of. Begin a new boot.
+    /// There is no number for it, and it is not told of: all of this boot's are used, or so many losses of so many boots
+    /// wait to be told that not one more can be remembered.
     Exhausted,
 }
 
@@ -79,48 +84,35 @@ pub(crate) struct UplinkLimits {
 
 /// An uplink to be published now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct Run<P> {
     pub(crate) token: Token,
+    pub(crate) boot: u64,
     pub(crate) first: u32,
     pub(crate) last: u32,
     pub(crate) again: bool,
-    position: Position,
+    from: P,
+    to: P,
 }
 
-/// The events of one boot that are not acknowledged yet. See the module's documentation.
+/// The events of a device that are not acknowledged yet. See the module's documentation.
 #[derive(Debug, Clone)]
-pub struct Outbox<S, const WINDOW: usize> {
+pub struct Outbox<M: Memory, const WINDOW: usize> {
     boot: u64,
     epoch: Option<u64>,
-    ring: Ring<S>,
-    /// The greatest number given so far; 0 for none.
+    memory: M,
+    /// The greatest number given so far in this boot; 0 for none.
     last: u32,
     event_len_max: usize,
-    loss: Option<Loss>,
-    flights: Deque<Flight, WINDOW>,
-    unsent: Unsent,
-}
-
-/// A run of numbers that nothing in the ring covers yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Loss {
-    from: u32,
-    to: u32,
-    /// When the first was lost.
-    at: u64,
-}
-
-/// Where the records lie that are in no flight.
-#[derive(Debug, Clone, Copy)]
-struct Unsent {
-    /// Meaningless while `count` is 0.
-    position: Position,
-    count: usize,
+    flights: Deque<Flight<M::Position>, WINDOW>,
+    /// Before the oldest event that is in no flight.
+    unsent: M::Position,
+    /// What has been looked at of them.
+    draft: Option<Draft<M::Position>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Flight {
-    run: Run,
+struct Flight<P> {
+    run: Run<P>,
     state: FlightState,
 }
 
@@ -132,16 +124,16 @@ enum FlightState {
     Acknowledged,
 }
 
-impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize> Outbox<S, WINDOW> {
-    /// An empty outbox for the events of `boot`, in memory `bytes`. An event that takes more than `event_len_max` bytes
-    /// in an uplink (see [`weir_contract::uplink::EVENT_OVERHEAD_MAX`]) is lost, as one that finds no room.
-    pub fn new(boot: u64, bytes: S, event_len_max: usize) -> Self {
-        let ring = Ring::new(bytes);
-        let unsent = Unsent { position: ring.first(), count: 0 };
-        Self { boot, epoch: None, ring, last: 0, event_len_max, loss: None, flights: Deque::new(), unsent }
+impl<M: Memory, const WINDOW: usize> Outbox<M, WINDOW> {
+    /// An outbox for the events of `boot`, and for those of earlier boots that are in `memory`. An event that takes more
+    /// than `event_len_max` bytes in an uplink (see [`weir_contract::uplink::EVENT_OVERHEAD_MAX`]) is lost, as one that
+    /// finds no room.
+    pub fn new(boot: u64, memory: M, event_len_max: usize) -> Self {
+        let unsent = memory.start();
+        Self { boot, epoch: None, memory, last: 0, event_len_max, flights: Deque::new(), unsent, draft: None }
     }
 
-    /// The boot whose events these are.
+    /// The present boot.
     pub fn boot(&self) -> u64 {
         self.boot
     }
@@ -153,27 +145,32 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize> Outbox<S, WINDOW> {
 
     pub(crate) fn set_epoch(&mut self, epoch: u64) {
         self.epoch = Some(epoch);
+        self.memory.set_epoch(self.boot, epoch);
     }
 
-    /// The greatest number given so far; 0 for none.
+    /// The greatest number given so far in this boot; 0 for none.
     pub fn last(&self) -> u32 {
         self.last
     }
 
     /// Whether every number given is acknowledged or covered by an acknowledged `events-lost`.
     pub fn is_empty(&self) -> bool {
-        self.ring.is_empty() && self.loss.is_none()
+        self.flights.is_empty() && self.unsent == self.memory.end() && self.memory.losses().is_empty()
     }
 
-    /// Numbers of the events kept, ascending.
-    pub fn kept(&self) -> impl Iterator<Item = u32> {
-        let in_flight: usize = self.flights.iter().map(|flight| flight.run.count()).sum();
-        self.ring.iter(self.ring.first(), in_flight + self.unsent.count).map(|event| event.seq)
+    /// Where the events are.
+    pub fn memory(&self) -> &M {
+        &self.memory
     }
 
-    /// The run of numbers, if any, that is lost and that no `events-lost` covers yet.
-    pub fn uncovered(&self) -> Option<(u32, u32)> {
-        self.loss.map(|loss| (loss.from, loss.to))
+    /// Where the events are, for what else is kept there.
+    pub fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    /// As after a power cut: all but the memory is gone.
+    pub fn into_memory(self) -> M {
+        self.memory
     }
 
     /// How many uplinks are published and not acknowledged.
@@ -202,127 +199,179 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize> Outbox<S, WINDOW> {
         write: impl Fn(&mut [u8]) -> Result<usize, NoRoom>,
     ) -> Emitted {
         // If something is lost already, the events-lost takes the next number and the event the one after.
-        let seq = self.last.saturating_add(1).saturating_add(u32::from(self.loss.is_some()));
+        let tells = !self.memory.losses().is_empty();
+        let seq = self.last.saturating_add(1).saturating_add(u32::from(tells));
         if seq > EVENT_NUMBER_MAX {
             return Emitted::Exhausted;
         }
-        let before = (self.ring.mark(), self.unsent, self.last, self.loss);
-        if self.cover_loss().is_ok() && self.push(seq, at, kind, version, write).is_ok() {
-            self.last = seq;
-            return Emitted::Kept(seq);
-        }
-        // Covering the loss alone would only begin the next one.
-        let (mark, unsent, last, loss) = before;
-        self.ring.roll_back(mark);
-        (self.unsent, self.last) = (unsent, last + 1);
-        let lost = self.last;
-        self.loss = Some(loss.map_or(Loss { from: lost, to: lost, at }, |loss| Loss { to: lost, ..loss }));
-        Emitted::Lost(lost)
-    }
-
-    /// Turns the run of lost numbers, if there is one, into an `events-lost` under the next number.
-    fn cover_loss(&mut self) -> Result<(), NoRoom> {
-        let Some(Loss { from, to, at }) = self.loss else { return Ok(()) };
-        let body = Body::EventsLost { device: None, boot: self.boot, from, to, reason: OUTBOX_FULL.into() };
-        self.push(self.last + 1, at, &body.kind(), body.version(), |buffer| body.write(buffer))?;
-        self.last += 1;
-        self.loss = None;
-        Ok(())
-    }
-
-    fn push(
-        &mut self,
-        seq: u32,
-        at: u64,
-        kind: &Kind,
-        version: u16,
-        write: impl Fn(&mut [u8]) -> Result<usize, NoRoom>,
-    ) -> Result<(), NoRoom> {
+        let tells = tells.then(|| self.next_stamp(at));
         let body_len_max = self.event_len_max.saturating_sub(EVENT_OVERHEAD_MAX);
-        let position = self.ring.push(seq, at, kind, version, |buffer| {
+        let waiting = self.memory.losses().len();
+        let kept = self.memory.push(Stamp { boot: self.boot, seq, at }, kind, version, tells, |buffer| {
             let len = buffer.len().min(body_len_max);
             write(&mut buffer[..len])
-        })?;
-        if self.unsent.count == 0 {
-            self.unsent.position = position;
+        });
+        let reason = match kept {
+            Ok(()) => {
+                self.last = seq;
+                return Emitted::Kept(seq);
+            }
+            Err(Refused::Full) => Reason::OutboxFull,
+            Err(Refused::Failed) => Reason::StorageFailed,
+        };
+        // Storage may fail between the two.
+        self.last += u32::from(self.memory.losses().len() < waiting);
+        let stamp = self.next_stamp(at);
+        match self.memory.lose(stamp, reason) {
+            Ok(()) => {
+                self.last = stamp.seq;
+                Emitted::Lost(stamp.seq)
+            }
+            Err(_) => Emitted::Exhausted,
         }
-        self.unsent.count += 1;
-        Ok(())
+    }
+
+    fn next_stamp(&self, at: u64) -> Stamp {
+        Stamp { boot: self.boot, seq: self.last + 1, at }
+    }
+
+    /// Turns what is lost into `events-lost` events, as far as there is room.
+    fn tell_losses(&mut self, now: u64) {
+        while let Some(loss) = self.memory.losses().first() {
+            let at = if loss.boot == self.boot { loss.at } else { now };
+            if self.last == u32::MAX || self.memory.tell(self.next_stamp(at)).is_err() {
+                return;
+            }
+            self.last += 1;
+        }
     }
 
     /// The next uplink to publish: one that must be published again, else a new one named `token`.
-    pub(crate) fn next_run(&mut self, token: Token, limits: UplinkLimits) -> Option<Run> {
+    pub(crate) fn next_run(&mut self, token: Token) -> Option<Run<M::Position>> {
         if let Some(flight) = self.flights.iter_mut().find(|flight| flight.state == FlightState::Waiting) {
             flight.state = FlightState::Sent;
             return Some(flight.run);
         }
-        let Draft { run, next, .. } = self.draft(limits)?;
+        if self.flights.is_full() {
+            return None;
+        }
+        let Draft { run, .. } = self.draft.take()?;
         let run = Run { token, ..run };
         self.flights.push_back(Flight { run, state: FlightState::Sent }).ok()?;
-        self.unsent = Unsent { position: next, count: self.unsent.count - run.count() };
+        self.unsent = run.to;
         Some(run)
     }
 
     /// Whether [`Outbox::next_run`] should be called now, given that new uplinks wait up to `linger_ms` to become full.
-    pub(crate) fn readiness(&mut self, linger_ms: u64, limits: UplinkLimits) -> Readiness {
+    pub(crate) fn readiness(&mut self, now: u64, linger_ms: u64, limits: UplinkLimits) -> Readiness {
         if self.flights.iter().any(|flight| flight.state == FlightState::Waiting) {
             return Readiness::Ready;
-        }
-        if self.unsent.count == 0 {
-            // Nothing else is left to send: the loss is told now, if there is room.
-            let _ = self.cover_loss();
         }
         if self.flights.is_full() {
             return Readiness::Nothing;
         }
-        match self.draft(limits) {
+        if self.look(limits).is_err() {
+            return Readiness::At(now.saturating_add(UNREADABLE_WAIT_MS));
+        }
+        if self.draft.is_none() && !self.memory.losses().is_empty() {
+            // Nothing else is left to send: losses are told now, if there is room.
+            self.tell_losses(now);
+            if self.look(limits).is_err() {
+                return Readiness::At(now.saturating_add(UNREADABLE_WAIT_MS));
+            }
+        }
+        match &self.draft {
             None => Readiness::Nothing,
-            Some(draft) if draft.full => Readiness::Ready,
+            Some(draft) if draft.full || draft.run.boot != self.boot => Readiness::Ready,
             Some(draft) => Readiness::At(draft.oldest_at.saturating_add(linger_ms)),
         }
     }
 
-    /// The uplink that the oldest unsent events would make.
-    fn draft(&self, limits: UplinkLimits) -> Option<Draft> {
-        let start = self.unsent.position;
-        let mut draft: Option<Draft> = None;
-        let mut events_len = 0;
-        let mut next = start;
-        for _ in 0..self.unsent.count {
-            let (event, after) = self.ring.read(next);
-            events_len += EVENT_OVERHEAD_MAX + event.body.len();
-            match &mut draft {
-                None => {
-                    let run = Run {
-                        token: Token(0),
-                        first: event.seq,
-                        last: event.seq,
-                        again: false,
-                        position: start,
-                    };
-                    draft = Some(Draft { run, next: after, full: false, oldest_at: event.at });
+    /// Looks at unsent events until they make a full uplink, or there are no more.
+    fn look(&mut self, limits: UplinkLimits) -> Result<(), Unreadable> {
+        while self.draft.as_ref().is_none_or(|draft| !draft.full) {
+            let from = self.draft.as_ref().map_or(self.unsent, |draft| draft.run.to);
+            let Some((record, to)) = self.memory.next(from)? else {
+                if self.draft.is_none() {
+                    self.unsent = self.memory.end();
                 }
+                return Ok(());
+            };
+            let (boot, seq) = (record.boot, record.event.seq);
+            let len = EVENT_OVERHEAD_MAX + record.event.body.len();
+            match &mut self.draft {
                 Some(draft) => {
-                    let fits = draft.run.count() < usize::from(limits.events_max)
-                        && events_len <= limits.events_len_max;
-                    if event.seq != draft.run.last + 1 || !fits {
+                    let fits = draft.count() < usize::from(limits.events_max)
+                        && draft.len + len <= limits.events_len_max;
+                    if (boot, Some(seq)) != (draft.run.boot, draft.run.last.checked_add(1)) || !fits {
                         draft.full = true;
-                        break;
+                        return Ok(());
                     }
-                    draft.run.last = event.seq;
-                    draft.next = after;
+                    draft.len += len;
+                    (draft.run.last, draft.run.to) = (seq, to);
+                }
+                None if len > limits.events_len_max => {
+                    // By an earlier firmware that made longer uplinks.
+                    let stamp = Stamp { boot, seq, at: record.event.at };
+                    self.memory.lose(stamp, Reason::TooLong).map_err(|_| Unreadable)?;
+                    self.unsent = to;
+                    continue;
+                }
+                None => {
+                    let run = Run { token: Token(0), boot, first: seq, last: seq, again: false, from, to };
+                    self.draft = Some(Draft { run, len, full: false, oldest_at: record.event.at });
                 }
             }
-            next = after;
+            if let Some(draft) = &mut self.draft {
+                draft.full |= draft.count() == usize::from(limits.events_max);
+            }
         }
-        let mut draft = draft?;
-        draft.full |= draft.run.count() == usize::from(limits.events_max);
-        Some(draft)
+        Ok(())
     }
 
-    /// The events of a run.
-    pub(crate) fn events(&self, run: &Run) -> impl ExactSizeIterator<Item = Event<'_>> {
-        self.ring.iter(run.position, run.count())
+    /// Unix milliseconds at the zero of the boot of a run.
+    pub(crate) fn epoch_of(&mut self, run: &Run<M::Position>) -> Option<u64> {
+        if run.boot == self.boot { self.epoch } else { self.memory.epoch(run.boot, run.from) }
+    }
+
+    /// Writes the uplink of a run and returns its length. If it cannot be read any more, what is in flight from there on is
+    /// forgotten, and will be looked at again.
+    pub(crate) fn write(
+        &mut self,
+        run: &Run<M::Position>,
+        header: &Header,
+        buffer: &mut [u8],
+    ) -> Result<usize, Unreadable> {
+        let written = self.write_events(run, header, buffer);
+        if written.is_err() {
+            while self.flights.back().is_some_and(|flight| flight.run.token != run.token) {
+                self.flights.pop_back();
+            }
+            self.flights.pop_back();
+            self.draft = None;
+            self.unsent = run.from;
+            self.memory.go_back(run.from, run.boot, run.first);
+        }
+        written
+    }
+
+    fn write_events(
+        &mut self,
+        run: &Run<M::Position>,
+        header: &Header,
+        buffer: &mut [u8],
+    ) -> Result<usize, Unreadable> {
+        let mut writer = Writer::begin(buffer, header, run.count()).map_err(|_| Unreadable)?;
+        let mut position = run.from;
+        for seq in run.first..=run.last {
+            let (record, next) = self.memory.next(position)?.ok_or(Unreadable)?;
+            if (record.boot, record.event.seq) != (run.boot, seq) {
+                return Err(Unreadable);
+            }
+            writer.event(&record.event).map_err(|_| Unreadable)?;
+            position = next;
+        }
+        writer.end().map_err(|_| Unreadable)
     }
 
     /// The gateway has this uplink on disk. `None` if it is none of this outbox, or known to be acknowledged.
@@ -333,10 +382,16 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize> Outbox<S, WINDOW> {
         }
         flight.state = FlightState::Acknowledged;
         let acknowledged = Acknowledged { first: flight.run.first, last: flight.run.last };
+        let mut freed = None;
         while self.flights.front().is_some_and(|flight| flight.state == FlightState::Acknowledged) {
-            let freed = self.flights.pop_front().map_or(0, |flight| flight.run.count());
-            for _ in 0..freed {
-                self.ring.pop();
+            freed = self.flights.pop_front().map(|flight| flight.run);
+        }
+        if let Some(run) = freed {
+            let all = run.to == self.memory.end();
+            self.memory.free(run.to, (run.boot, run.last));
+            if all {
+                // Empty memory may begin anew somewhere else.
+                self.unsent = self.memory.end();
             }
         }
         Some(acknowledged)
@@ -349,32 +404,30 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>, const WINDOW: usize> Outbox<S, WINDOW> {
             flight.run.again = true;
         }
     }
-
-    /// As after a power cut with the memory kept: which uplinks were made of the events is forgotten.
-    #[must_use]
-    pub fn after_power_cut(mut self) -> Self {
-        let in_flight: usize = self.flights.iter().map(|flight| flight.run.count()).sum();
-        self.flights.clear();
-        self.unsent = Unsent { position: self.ring.first(), count: self.unsent.count + in_flight };
-        self
-    }
 }
 
-impl Run {
+impl<P> Run<P> {
     fn count(&self) -> usize {
         // Runs are consecutive and of at most 65,535 events.
         (self.last - self.first + 1) as usize
     }
 }
 
-/// See [`Outbox::draft`].
-struct Draft {
-    run: Run,
-    /// Where the next unsent event lies.
-    next: Position,
+/// The uplink that the oldest unsent events would make; its run has no token yet.
+#[derive(Debug, Clone)]
+struct Draft<P> {
+    run: Run<P>,
+    /// Bytes that the events take at most.
+    len: usize,
     /// No event that comes later can join it.
     full: bool,
     oldest_at: u64,
+}
+
+impl<P> Draft<P> {
+    fn count(&self) -> usize {
+        self.run.count()
+    }
 }
 
 /// See [`Outbox::readiness`].

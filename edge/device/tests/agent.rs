@@ -6,10 +6,11 @@ use weir_contract::order::Order;
 use weir_contract::uplink::Uplink;
 use weir_contract::{Id, topic};
 use weir_device::{
-    Action, Agent, BadRecord, Config, Device, Duty, SENSORS_MAX, Sensor, Settings, Threshold, record_len_max,
+    Action, Agent, BadRecord, Config, Device, Duty, Memory, Ram, SENSORS_MAX, Sensor, Settings, Threshold,
+    record_len_max,
 };
 
-type TestDevice = Device<[u8; 32_768], 8>;
+type TestDevice = Device<Ram<[u8; 32_768]>, 8>;
 type TestAgent = Agent<SENSORS_MAX>;
 
 fn id(name: &str) -> Id {
@@ -96,7 +97,7 @@ impl Probe {
 }
 
 fn boot(number: u64) -> TestDevice {
-    TestDevice::new(Config::new(id("probe-1")), number, [0; 32_768], 1)
+    TestDevice::new(Config::new(id("probe-1")), number, Ram::new([0; 32_768]), 1)
 }
 
 fn agent() -> TestAgent {
@@ -312,5 +313,5 @@ fn the_longest_record_and_configuration_have_room() {
         }
     }
     assert_eq!(agent.revision(), 1 + SENSORS_MAX as u64);
-    assert_eq!(device.outbox().uncovered(), None, "each config-applied fits in an event");
+    assert!(device.outbox().memory().losses().is_empty(), "each config-applied fits in an event");
 }

@@ -5,9 +5,9 @@ use weir_contract::command::Command;
 use weir_contract::time::Time;
 use weir_contract::uplink::Uplink;
 use weir_contract::{Id, topic};
-use weir_device::{Action, Config, Device, Emitted, Publish};
+use weir_device::{Action, Config, Device, Emitted, Publish, Ram};
 
-type TestDevice = Device<[u8; 4096], 4>;
+type TestDevice = Device<Ram<[u8; 4096]>, 4>;
 
 fn id() -> Id {
     "probe-1".parse().expect("a name")
@@ -15,7 +15,7 @@ fn id() -> Id {
 
 /// A device that is connected and has subscribed.
 fn online(config: Config) -> TestDevice {
-    let mut device = TestDevice::new(config, 77, [0; 4096], 1);
+    let mut device = TestDevice::new(config, 77, Ram::new([0; 4096]), 1);
     connect(&mut device, 0);
     device
 }

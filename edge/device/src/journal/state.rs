@@ -410,5 +410,6 @@ fn put_loss<'b>(put: Put<'b>, loss: &Loss) -> Put<'b> {
 
 fn take_loss(take: &mut Take<'_>) -> Option<Loss> {
     let (id, boot, from, to) = (take.u32()?, take.u64()?, take.u32()?, take.u32()?);
-    Some(Loss { id, boot, from, to, reason: Reason::of(take.u8()?)? })
+    let reason = Reason::of(take.u8()?)?;
+    Some(Loss { id, boot, from, to, reason, at: 0 })
 }

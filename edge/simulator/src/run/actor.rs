@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use weir_contract::body::Outcome;
 use weir_contract::time::Time;
 use weir_contract::{Id, topic};
-use weir_device::{Action, Config, Device, Emitted, Publish, Token};
+use weir_device::{Action, Config, Device, Emitted, Memory, Publish, Ram, Token};
 
 use super::Fleet;
 use super::faults::{Clock, Fault, FaultPlan};
@@ -24,8 +24,6 @@ use crate::manifest::{BootEntry, DeviceEntry};
 
 /// Uplinks in flight at most, whatever is asked for.
 const WINDOW: usize = super::WINDOW_MAX as usize;
-/// Outboxes of earlier boots that a device can carry. Power is not cut while all are in use.
-const EARLIER: usize = 4;
 /// Events emitted at most before the connection is looked after again.
 const EMITTED_AT_ONCE_MAX: u64 = 256;
 const WAIT_MS_MAX: u64 = 60_000;
@@ -35,7 +33,9 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-type SimDevice = Device<Box<[u8]>, WINDOW, EARLIER>;
+/// Its memory outlives a cut of power, as an EEPROM's would.
+type Outlasting = Ram<Box<[u8]>>;
+type SimDevice = Device<Outlasting, WINDOW>;
 
 /// What the whole fleet is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +95,8 @@ impl Actor {
         let next_fault = next_fault(&mut faults, started);
         // Not all of them knock at the same moment.
         let connect_at = number as u64 * 1000 / super::CONNECTS_PER_S;
-        let (boot, device) = power_up(&fleet, id, connect_at, &mut rng);
+        let memory = Ram::new(vec![0; options.outbox_bytes].into_boxed_slice());
+        let (boot, device) = power_up(&fleet, id, connect_at, &mut rng, memory);
         Self {
             topic: topic::events(&id).to_string(),
             observer: Observer::new(options.profile, options.body_bytes, rng.fork()),
@@ -198,10 +199,8 @@ impl Actor {
 
     /// Numbers are given by emitting, and by polling, which may tell of a loss.
     fn note_numbers(&mut self) {
-        for outbox in self.device.outboxes() {
-            if let Some(known) = self.numbers.iter_mut().rev().find(|known| known.0 == outbox.boot()) {
-                known.1 = outbox.last();
-            }
+        if let Some(present) = self.numbers.last_mut() {
+            present.1 = self.device.outbox().last();
         }
     }
 
@@ -217,10 +216,8 @@ impl Actor {
     async fn suffer(&mut self, fault: Fault) {
         let stats = &self.fleet.stats;
         if fault == Fault::Boot {
-            if self.device.outboxes().filter(|outbox| !outbox.is_empty()).count() <= EARLIER {
-                stats.boots.fetch_add(1, Relaxed);
-                self.cut_power();
-            }
+            stats.boots.fetch_add(1, Relaxed);
+            self.cut_power();
             return;
         }
         let Some(link) = self.link.take() else { return };
@@ -249,11 +246,11 @@ impl Actor {
         let off = Duration::from_millis(self.faults.power_off_ms());
         self.powered_at = Instant::now() + off;
         self.next_event.pause_until(self.powered_at);
-        let (boot, device) = power_up(&self.fleet, self.id, 0, &mut self.rng);
-        let before = std::mem::replace(&mut self.device, device);
-        for outbox in before.power_off() {
-            self.device.carry(outbox).expect("counted before the power was cut");
-        }
+        let none = Ram::new(Box::default());
+        let (_, nobody) = power_up(&self.fleet, self.id, 0, &mut self.rng, none);
+        let memory = std::mem::replace(&mut self.device, nobody).power_off();
+        let (boot, device) = power_up(&self.fleet, self.id, 0, &mut self.rng, memory);
+        self.device = device;
         self.numbers.push((boot, 0));
         self.reason = Some("power-cut");
     }
@@ -378,11 +375,14 @@ impl Actor {
     /// What it emitted, and what of it was not acknowledged in the end.
     fn entry(&self) -> DeviceEntry {
         let mut unacknowledged: BTreeMap<u64, Vec<[u32; 2]>> = BTreeMap::new();
-        for outbox in self.device.outboxes() {
-            let uncovered = outbox.uncovered().map(|(from, to)| [from, to]);
-            let uncovered_len = uncovered.map_or(0, |[from, to]| u64::from(to - from) + 1);
-            self.fleet.stats.uncovered.fetch_add(uncovered_len, Relaxed);
-            unacknowledged.insert(outbox.boot(), runs(outbox.kept()).into_iter().chain(uncovered).collect());
+        let memory = self.device.outbox().memory();
+        for (boot, seq) in memory.kept() {
+            add_to_runs(unacknowledged.entry(boot).or_default(), seq, seq);
+        }
+        for loss in memory.losses() {
+            let uncovered = u64::from(loss.to - loss.from) + 1;
+            self.fleet.stats.uncovered.fetch_add(uncovered, Relaxed);
+            add_to_runs(unacknowledged.entry(loss.boot).or_default(), loss.from, loss.to);
         }
         let boots = self.numbers.iter().filter(|(_, last)| *last > 0);
         let boots = boots.map(|&(boot, emitted)| BootEntry {
@@ -421,7 +421,7 @@ fn next_fault(faults: &mut FaultPlan, now: Instant) -> Option<(Instant, Fault)> 
 }
 
 /// A boot's number is drawn anew at each power-up, as devices without memory of their own do.
-fn power_up(fleet: &Fleet, id: Id, connect_at: u64, rng: &mut Rng) -> (u64, SimDevice) {
+fn power_up(fleet: &Fleet, id: Id, connect_at: u64, rng: &mut Rng, memory: Outlasting) -> (u64, SimDevice) {
     let options = &fleet.options;
     let boot = rng.u64(..);
     let config = Config {
@@ -434,20 +434,15 @@ fn power_up(fleet: &Fleet, id: Id, connect_at: u64, rng: &mut Rng) -> (u64, SimD
         backoff_ms_max: 5000,
         ..Config::new(id)
     };
-    let memory = vec![0; options.outbox_bytes].into_boxed_slice();
     (boot, Device::new(config, boot, memory, rng.u64(..)))
 }
 
-/// Ascending numbers as runs `[from, to]`.
-fn runs(numbers: impl Iterator<Item = u32>) -> Vec<[u32; 2]> {
-    let mut runs: Vec<[u32; 2]> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some([_, to]) if *to + 1 == number => *to = number,
-            _ => runs.push([number, number]),
-        }
+/// Adds `from ..= to`, which are above all before, to runs `[from, to]`.
+fn add_to_runs(runs: &mut Vec<[u32; 2]>, from: u32, to: u32) {
+    match runs.last_mut() {
+        Some([_, last]) if *last + 1 == from => *last = to,
+        _ => runs.push([from, to]),
     }
-    runs
 }
 
 #[cfg(test)]
@@ -456,7 +451,10 @@ mod tests {
 
     #[test]
     fn numbers_are_told_as_runs() {
-        assert_eq!(runs([1, 2, 3, 7, 9, 10].into_iter()), [[1, 3], [7, 7], [9, 10]]);
-        assert!(runs(std::iter::empty()).is_empty());
+        let mut runs = vec![];
+        for (from, to) in [(1, 1), (2, 2), (3, 3), (7, 7), (9, 9), (10, 20)] {
+            add_to_runs(&mut runs, from, to);
+        }
+        assert_eq!(runs, [[1, 3], [7, 7], [9, 20]]);
     }
 }
