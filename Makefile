@@ -3,10 +3,11 @@
 #   make demo    the whole pipeline on this machine, an outage included (ARGS="--devices 200 --serve", ARGS=--help)
 #   make test    every test
 #   make bench   speed and size, as a table and as JSON (ARGS=--quick for a small one)
+#   make pi      packages of the gateway for a Raspberry Pi, 64 and 32 bits (deploy/pi/README.md)
 #   make lint    formatting, clippy and, where it is installed, cargo deny
 #   make setup   only what the others need: nats-server, stock MQTT clients
 
-.PHONY: help setup demo test bench lint
+.PHONY: help setup demo test bench pi lint
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
@@ -25,11 +26,15 @@ demo: setup
 
 test: setup
 	$(CARGO) build --locked --workspace --bins
+	@deploy/pi/test.sh
 	$(CARGO) test --locked --workspace
 
 bench: setup
 	$(CARGO) build --locked --release --workspace --bins
 	@$(CARGO) run --quiet --locked --release --bin weir-bench -- $(ARGS)
+
+pi: setup
+	@packages=$$(deploy/pi/package.sh arm64 armhf) && deploy/pi/check.sh $$packages && printf '%s\n' $$packages
 
 lint:
 	$(CARGO) fmt --all --check

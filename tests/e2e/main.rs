@@ -1,6 +1,7 @@
 //! Weir's promises, tested from outside on real processes. Every module says which promises; every test ends with
 //! a check that what devices emitted is stored once or accounted for, or refused with a reason.
 
+mod arm;
 mod delivers;
 mod gateways;
 mod healing;

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use toml::Table;
 
+use crate::http;
 use crate::process::Process;
+use crate::programs::Program;
 use crate::wait::eventually;
-use crate::{http, programs};
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -20,6 +21,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 pub struct Gateway {
     id: String,
     folder: PathBuf,
+    program: Program,
     config: Table,
     process: Option<Process>,
     mqtt: Vec<SocketAddr>,
@@ -54,9 +56,15 @@ impl Gateway {
 
     /// Starts a gateway with its files in `folder`.
     pub fn start(id: &str, folder: &Path, config: Table) -> Result<Gateway> {
+        Gateway::start_program(Program::ours("weir-gateway")?, id, folder, config)
+    }
+
+    /// Starts another build of the gateway.
+    pub fn start_program(program: Program, id: &str, folder: &Path, config: Table) -> Result<Gateway> {
         std::fs::create_dir_all(folder)?;
         let (id, folder) = (id.to_owned(), folder.to_owned());
-        let mut gateway = Gateway { id, folder, config, process: None, mqtt: Vec::new(), admin: None };
+        let mut gateway =
+            Gateway { id, folder, program, config, process: None, mqtt: Vec::new(), admin: None };
         gateway.start_again()?;
         Ok(gateway)
     }
@@ -67,9 +75,10 @@ impl Gateway {
         std::fs::write(&file, toml::to_string(&self.config)?)?;
         let said = self.spool_folder()?.join("addresses.json");
         let _ = std::fs::remove_file(&said);
-        let arguments = ["run", "--config", file.to_str().context("a folder that is not UTF-8")?];
+        let file = file.to_str().context("a folder that is not UTF-8")?;
+        let arguments = self.program.arguments(&["run", "--config", file]);
         let log = self.folder.with_extension("log");
-        let mut process = Process::start(&self.id, &programs::ours("weir-gateway")?, &arguments, &log)?;
+        let mut process = Process::start(&self.id, &self.program.file, &arguments, &log)?;
         let addresses: Addresses = process.until(START_WITHIN, &format!("{} to listen", self.id), || {
             Ok(std::fs::read(&said).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
         })?;

@@ -3,8 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// For an emulator to say its version.
+const EMULATOR_WITHIN: Duration = Duration::from_secs(20);
 
 /// The workspace's root.
 #[must_use]
@@ -24,6 +30,63 @@ pub fn ours(name: &str) -> Result<PathBuf> {
         bail!("{} is not there although cargo built all binaries", path.display());
     }
     Ok(path)
+}
+
+/// A program of ours, and what has to run it.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What the system starts: the program, or an emulator.
+    pub file: PathBuf,
+    /// What the emulator is to run, and how.
+    before: Vec<String>,
+}
+
+impl Program {
+    /// One of the workspace's binaries, for this machine; see [`ours`].
+    pub fn ours(name: &str) -> Result<Program> {
+        Ok(Program { file: ours(name)?, before: Vec::new() })
+    }
+
+    /// What `make pi` has built for another architecture (`arm64` or `armhf`), run by qemu-user. `None` where it was not
+    /// built, or there is no emulator; an error if `$WEIR_PI` names the architecture.
+    pub fn for_pi(name: &str, architecture: &str) -> Result<Option<Program>> {
+        let (target, emulator, more) = match architecture {
+            "arm64" => (
+                "aarch64-unknown-linux-gnu",
+                "qemu-aarch64-static",
+                ["-L", "/usr/aarch64-linux-gnu"].as_slice(),
+            ),
+            "armhf" => (
+                "armv7-unknown-linux-gnueabihf",
+                "qemu-arm-static",
+                // What a Raspberry Pi 2 has.
+                ["-cpu", "cortex-a7", "-L", "/usr/arm-linux-gnueabihf"].as_slice(),
+            ),
+            other => bail!("no Raspberry Pi is {other}"),
+        };
+        let folder = folder()?;
+        let program = folder.parent().context("target/ has no folder")?.join(target).join("pi").join(name);
+        let emulator = PathBuf::from(emulator);
+        let runs = process::output(&emulator, &["--version"], EMULATOR_WITHIN).is_ok();
+        if !runs || !program.is_file() {
+            let missing = format!("{} or {}", program.display(), emulator.display());
+            if std::env::var("WEIR_PI").is_ok_and(|wanted| wanted.split(' ').any(|word| word == architecture))
+            {
+                bail!("there is no {missing}, and WEIR_PI asks for {architecture}");
+            }
+            eprintln!("skipped: no {missing}; make pi gets both where it can");
+            return Ok(None);
+        }
+        let program = program.to_str().context("a folder that is not UTF-8")?.to_owned();
+        let before = more.iter().map(|word| (*word).to_owned()).chain([program]).collect();
+        Ok(Some(Program { file: emulator, before }))
+    }
+
+    /// All that follows [`file`](Self::file) on the command line, if the program is to be given these.
+    #[must_use]
+    pub fn arguments<'a>(&'a self, own: &[&'a str]) -> Vec<&'a str> {
+        self.before.iter().map(String::as_str).chain(own.iter().copied()).collect()
+    }
 }
 
 /// nats-server: `$NATS_SERVER`, else what `make setup` found.

@@ -16,6 +16,7 @@ use crate::gateway::Gateway;
 use crate::link::Link;
 use crate::nats::{Nats, NatsConfig};
 use crate::process;
+use crate::programs::Program;
 use crate::sim::{self, Simulation, Size};
 
 /// The site all gateways of a world stand at.
@@ -53,6 +54,8 @@ pub struct Plan {
     pub duplicate_window: Option<Duration>,
     /// Changes to the configuration of the first gateway.
     pub gateway: Option<Change>,
+    /// The build of the first gateway: ours for this machine, unless another is given.
+    pub gateway_program: Option<Program>,
     /// Changes to the configuration of the cloud.
     pub cloud: Option<Change>,
 }
@@ -85,12 +88,16 @@ impl World {
             World { nats, gateways: Vec::new(), cloud, link, folder, simulations: 0, ended: false };
         // From here on the world's own drop shows them.
         shown.0 = None;
-        world.add_gateway("gw-1", plan.gateway)?;
+        world.add(plan.gateway_program, "gw-1", plan.gateway)?;
         Ok(world)
     }
 
     /// One more gateway.
     pub fn add_gateway(&mut self, id: &str, change: Option<Change>) -> Result<()> {
+        self.add(None, id, change)
+    }
+
+    fn add(&mut self, program: Option<Program>, id: &str, change: Option<Change>) -> Result<()> {
         let folder = self.folder.path().join(id);
         let uplink = match &self.link {
             Some(link) if self.gateways.is_empty() => format!("nats://{}", link.address()),
@@ -100,7 +107,8 @@ impl World {
         if let Some(change) = change {
             change(&mut config);
         }
-        self.gateways.push(Gateway::start(id, &folder, config)?);
+        let program = program.map_or_else(|| Program::ours("weir-gateway"), Ok)?;
+        self.gateways.push(Gateway::start_program(program, id, &folder, config)?);
         Ok(())
     }
 
