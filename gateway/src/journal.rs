@@ -157,7 +157,7 @@ struct Closed;
 impl Journal {
     async fn keep(&mut self, page: &[Observed], lost: u32) -> Result<(), Closed> {
         facts::journal_lost(lost.into());
-        let (payload, run) = self.pages.write(page, lost, Instant::now());
+        let (payload, run) = self.pages.write(page, lost, Instant::now(), self.clock.unix_ms());
         loop {
             let received_ms = self.clock.unix_ms();
             let offered =
@@ -193,8 +193,9 @@ impl Pages {
         Pages { boot, began: Instant::now(), next_seq: 1 }
     }
 
-    /// One uplink with these entries, after `lost` that found no room.
-    fn write(&mut self, page: &[Observed], lost: u32, now: Instant) -> (Vec<u8>, SeqRun) {
+    /// One uplink with these entries, after `lost` that found no room. It is `unix_ms` at `now`: told with every uplink, so
+    /// that the boots of a gateway whose clock is set right only later are put in order by its last word.
+    fn write(&mut self, page: &[Observed], lost: u32, now: Instant, unix_ms: u64) -> (Vec<u8>, SeqRun) {
         let first = self.next_seq.saturating_add(lost);
         let mut bodies = Vec::with_capacity(page.len() + 1);
         if lost > 0 {
@@ -211,7 +212,8 @@ impl Pages {
             .map(|(seq, (at, kind, body))| Event { seq, at: self.ms(*at), kind: *kind, version: 1, body })
             .collect();
         let last = events.last().map_or(first, |event| event.seq);
-        let header = Header { boot: self.boot, now: Some(self.ms(now)), epoch: None, via: None };
+        let epoch = unix_ms.saturating_sub(self.ms(now));
+        let header = Header { boot: self.boot, now: Some(self.ms(now)), epoch: Some(epoch), via: None };
         let mut payload = vec![0; PAGE_BYTES_MAX];
         let len = uplink::write(&mut payload, &header, events.iter().copied());
         payload.truncate(len.expect("the buffer is as long as that many events can be"));
@@ -272,6 +274,8 @@ mod tests {
 
     use super::*;
 
+    const UNIX_MS: u64 = 1_800_000_000_000;
+
     fn id(text: &str) -> Id {
         text.parse().unwrap()
     }
@@ -292,7 +296,7 @@ mod tests {
             Entry::UplinksGone { incarnation: u64::MAX, from: 5, to: 9, reason: "spool-damaged".into() };
         let page =
             [observed(Entry::Connected { device: id("d"), address }), left("keep-alive"), observed(gone)];
-        let (payload, run) = pages.write(&page, 0, Instant::now());
+        let (payload, run) = pages.write(&page, 0, Instant::now(), UNIX_MS);
         assert_eq!(run, SeqRun { boot: 42, first: 1, last: 3 });
         let uplink = Uplink::read(&payload).unwrap();
         let events: Vec<_> = uplink.events().collect();
@@ -311,7 +315,7 @@ mod tests {
         let mut accounted = BTreeSet::new();
         for (count, lost) in [(1, 0), (64, 3), (2, 1), (64, 1000), (1, 0)] {
             let page: Vec<_> = (0..count).map(|_| left("bye")).collect();
-            let (payload, run) = pages.write(&page, lost, Instant::now());
+            let (payload, run) = pages.write(&page, lost, Instant::now(), UNIX_MS);
             let uplink = Uplink::read(&payload).unwrap();
             assert_eq!((uplink.first_seq(), uplink.last_seq()), (run.first, run.last));
             for event in uplink.events() {
@@ -333,7 +337,7 @@ mod tests {
     fn the_longest_entries_fit() {
         let reason = "ä".repeat(1000);
         let page: Vec<_> = (0..PAGE_ENTRIES_MAX).map(|_| left(reason.clone())).collect();
-        let (payload, _) = Pages::new(u64::MAX).write(&page, 7, Instant::now());
+        let (payload, _) = Pages::new(u64::MAX).write(&page, 7, Instant::now(), UNIX_MS);
         Uplink::read(&payload).unwrap();
     }
 

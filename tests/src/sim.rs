@@ -100,11 +100,33 @@ pub fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// `weir-sim verify`: every number emitted is stored once or in the ledger. Its report, or an error that holds it.
-pub fn verify(manifest: &Path, cloud_url: &str, within: Duration) -> Result<String> {
+/// What `weir-sim verify` has found; see there.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Proof {
+    /// Event numbers that were given.
+    pub emitted: u64,
+    /// Of these, stored.
+    pub stored: u64,
+    /// Of these, in the ledger of losses.
+    pub lost: u64,
+    /// Of these, neither, and never acknowledged.
+    pub undelivered: u64,
+    /// Boots of the same devices that the manifest does not know.
+    pub other_boots: u64,
+}
+
+/// `weir-sim verify`: every number emitted is stored once or in the ledger. An error holds its report.
+pub fn prove(manifest: &Path, cloud_url: &str, within: Duration) -> Result<Proof> {
+    let report = verify(manifest, cloud_url, within, &["--json"])?;
+    serde_json::from_str(&report).with_context(|| format!("not what weir-sim verify says: {report}"))
+}
+
+/// The same, as it is told to people.
+pub fn verify(manifest: &Path, cloud_url: &str, within: Duration, more: &[&str]) -> Result<String> {
     let wait = format!("{}s", within.as_secs());
     let manifest = manifest.to_str().context("not UTF-8")?;
-    let arguments = ["verify", "--manifest", manifest, "--cloud", cloud_url, "--wait", &wait];
+    let mut arguments = vec!["verify", "--manifest", manifest, "--cloud", cloud_url, "--wait", &wait];
+    arguments.extend(more);
     let program = programs::ours("weir-sim")?;
     process::output(&program, &arguments, within + Duration::from_secs(60))?.success("weir-sim verify")
 }

@@ -307,6 +307,9 @@ pub struct Boot {
     pub stored: Vec<(u32, u32)>,
     /// Ranges that the ledger says were lost.
     pub lost: Vec<Lost>,
+    /// How many numbers the ledger's entries name, each as often as one names it: more than `lost` has where a loss was
+    /// told of what is stored, or was told twice.
+    pub told_lost: u64,
     /// Ranges below the highest number heard of that are in neither.
     pub missing: Vec<(u32, u32)>,
     /// Rows counted in the table of events, not taken from `stored`: a check that both agree.

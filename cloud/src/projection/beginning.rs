@@ -1,8 +1,8 @@
 //! When a device's boots began, and so in which order its events happened.
 //!
 //! Events of a device are ordered by (when their boot began, seq), never by arrival: an older boot may arrive later through
-//! another gateway. What is known of a boot's beginning only ever grows by taking the least of what was told, so it does not
-//! depend on the order in which it was told.
+//! another gateway. Of what is told of a boot's beginning, the device's last word is taken, and of the gateways' estimates the
+//! least, so it does not depend on the order in which it was told.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +15,9 @@ pub const VIAS_MAX: usize = 8;
 /// What the uplinks of a boot tell of its beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beginning {
-    /// Unix milliseconds at the boot's zero by the device's own clock, the least it told.
-    pub device_ms: Option<u64>,
+    /// Unix milliseconds at the boot's zero by the device's own clock, and the number of the last event in the uplink that
+    /// told it. A device that was told a wrong time corrects itself, so its last word counts.
+    pub device_ms: Option<(u32, u64)>,
     /// The least `received − now`: an upper bound, the nearer the faster an uplink travelled.
     pub gateway_ms: Option<u64>,
     /// The least time of receipt: an upper bound for want of anything better.
@@ -26,9 +27,9 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// Learns from an uplink with `header` that was received at `received_ms`.
-    pub fn learn(&mut self, header: &Header, received_ms: u64) {
-        least(&mut self.device_ms, header.epoch);
+    /// Learns from an uplink with `header`, whose last event has the number `last_seq`, that was received at `received_ms`.
+    pub fn learn(&mut self, header: &Header, last_seq: u32, received_ms: u64) {
+        self.device_ms = self.device_ms.max(header.epoch.map(|epoch_ms| (last_seq, epoch_ms)));
         least(&mut self.gateway_ms, header.now.map(|now| received_ms.saturating_sub(now)));
         least(&mut self.received_ms, Some(received_ms));
         if let (None, Some(via)) = (header.now, header.via)
@@ -41,7 +42,7 @@ impl Beginning {
 
     /// Unix milliseconds of the beginning, if the device or a gateway knows.
     pub fn known_ms(&self) -> Option<u64> {
-        self.device_ms.or(self.gateway_ms)
+        self.device_ms.map(|(_, ms)| ms).or(self.gateway_ms)
     }
 }
 
@@ -129,8 +130,8 @@ mod tests {
 
     fn learnt(uplinks: &[(Header, u64)]) -> Beginning {
         let mut beginning = Beginning::default();
-        for (header, received_ms) in uplinks {
-            beginning.learn(header, *received_ms);
+        for (last_seq, (header, received_ms)) in (1..).zip(uplinks) {
+            beginning.learn(header, last_seq, *received_ms);
         }
         beginning
     }
@@ -144,10 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_was_told_a_wrong_time_is_believed_when_it_corrects_itself() {
+        let wrong_then_right =
+            [(sent(Some(5), Some(10), None), 15), (sent(Some(9), Some(7_000), None), 7_009)];
+        assert_eq!(learnt(&wrong_then_right).known_ms(), Some(7_000));
+        let ahead_then_right = [wrong_then_right[1], wrong_then_right[0]];
+        assert_eq!(learnt(&ahead_then_right).known_ms(), Some(10));
+    }
+
+    #[test]
     fn what_is_known_does_not_depend_on_the_order_it_was_told_in() {
-        let mut uplinks: Vec<(Header, u64)> = (0..20)
+        let mut uplinks: Vec<(u32, Header, u64)> = (0..20)
             .map(|i| (sent(None, (i % 3 == 0).then_some(500 + i), Some(100 - i)), 1_000 + (i * 7) % 11))
+            .zip(1..)
+            .map(|((header, received_ms), last_seq)| (last_seq, header, received_ms))
             .collect();
+        let learnt = |uplinks: &[(u32, Header, u64)]| {
+            let mut beginning = Beginning::default();
+            for (last_seq, header, received_ms) in uplinks {
+                beginning.learn(header, *last_seq, *received_ms);
+            }
+            beginning
+        };
         let forwards = learnt(&uplinks);
         uplinks.reverse();
         assert_eq!(learnt(&uplinks), forwards);

@@ -26,6 +26,8 @@ pub struct Boot {
     pub stored: Runs<u32>,
     /// Numbers that the ledger says were lost. May overlap with `stored`: what was given up may turn up all the same.
     pub lost: Runs<u32>,
+    /// In a state of the past: numbers of events that are stored, and were observed later. Else empty.
+    pub later: Runs<u32>,
     /// Events that arrived again.
     pub duplicates: u64,
     /// Wall times of the earliest and of the latest stored event.
@@ -131,7 +133,7 @@ impl Boot {
         let again = self.stored.touches(first, last);
         room_for(&self.stored, first, last)?;
         let received_ms = taken.received_ms.min(TIME_MS_MAX);
-        self.beginning.learn(&uplink.header, received_ms);
+        self.beginning.learn(&uplink.header, last, received_ms);
         self.heard = self.heard.max(Some((received_ms, taken.place)));
         for event in uplink.events() {
             if again && self.stored.contains(event.seq) {
@@ -184,13 +186,12 @@ impl Boot {
     pub fn account(&self) -> Account {
         let events = self.stored.count();
         let lost = self.lost.minus(&self.stored).count();
-        let highest = u64::from(self.highest());
-        Account { events, lost, missing: highest - events - lost }
+        Account { events, lost, missing: self.missing().count() }
     }
 
     /// Numbers that are neither stored nor in the ledger.
     pub fn missing(&self) -> Runs<u32> {
-        self.stored.union(&self.lost).gaps_up_to(self.highest())
+        self.stored.union(&self.lost).union(&self.later).gaps_up_to(self.highest())
     }
 
     fn highest(&self) -> u32 {

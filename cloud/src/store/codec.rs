@@ -50,9 +50,7 @@ fn write_boot_into<W: Write>(e: &mut Encoder<W>, boot: &Boot) -> Written<W> {
     e.array(7)?;
     let beginning = &boot.beginning;
     e.array(4)?;
-    for ms in [beginning.device_ms, beginning.gateway_ms, beginning.received_ms] {
-        e.encode(ms)?;
-    }
+    e.encode(beginning.device_ms)?.encode(beginning.gateway_ms)?.encode(beginning.received_ms)?;
     e.encode(&beginning.vias)?;
     write_runs_into(e, &boot.stored)?;
     write_runs_into(e, &boot.lost)?;
@@ -127,7 +125,8 @@ pub fn read_boot(bytes: &[u8]) -> Result<Boot, Damaged> {
         d.array()?;
         Ok((d.u64()?, Place { site: id(d)?, gateway: id(d)? }))
     })?;
-    Ok(Boot { beginning, stored, lost, duplicates, span_ms, heard, registers: read_registers(d)? })
+    let registers = read_registers(d)?;
+    Ok(Boot { beginning, stored, lost, later: Runs::new(), duplicates, span_ms, heard, registers })
 }
 
 /// When a boot began, and the wall times of its earliest and latest event: the part of [`read_boot`] that places it among
@@ -295,13 +294,14 @@ mod tests {
         let id = |name: &str| name.parse::<Id>().expect("a name");
         let mut boot = Boot {
             beginning: Beginning {
-                device_ms: None,
+                device_ms: Some((7, 2)),
                 gateway_ms: Some(3),
                 received_ms: Some(9),
                 vias: vec![1, u64::MAX],
             },
             stored: [(1, 7), (9, 9), (u32::MAX - 1, u32::MAX)].into_iter().collect(),
             lost: [(8, 8)].into_iter().collect(),
+            later: Runs::new(),
             duplicates: 4,
             span_ms: Some((5, 6)),
             heard: Some((77, Place { site: id("s"), gateway: id("gw-1") })),

@@ -319,6 +319,9 @@ pub struct BootAccount {
     pub stored: Vec<(u32, u32)>,
     /// Ranges that the ledger says were lost, less what is stored all the same; no two overlap.
     pub lost: Vec<LostRange>,
+    /// How many numbers the ledger's entries name, each as often as one names it: more than `lost` has where a loss was
+    /// told of what is stored, or was told twice.
+    pub told_lost: u64,
     /// Ranges below the highest number heard of that are in neither.
     pub missing: Vec<(u32, u32)>,
     /// Rows counted in the table of events, not taken from `stored`: that both agree is what a check wants to see.

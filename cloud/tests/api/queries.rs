@@ -150,12 +150,12 @@ fn boots_account_for_every_number() {
         json!({ "device": "kiln-1", "boots": [
             {
                 "boot": u64::MAX.to_string(), "began_at": "2026-11-20T18:00:00.000Z", "stored": [[1, 3]],
-                "lost": [{ "from": 4, "to": 6, "reason": "outbox-full", "by": "kiln-1" }], "missing": [],
+                "lost": [{ "from": 4, "to": 6, "reason": "outbox-full", "by": "kiln-1" }], "told_lost": 3, "missing": [],
                 "events": 3, "duplicates": 3,
             },
             {
                 "boot": "7", "began_at": "2026-11-20T18:10:00.000Z", "stored": [[1, 4]],
-                "lost": [], "missing": [], "events": 4, "duplicates": 0,
+                "lost": [], "told_lost": 0, "missing": [], "events": 4, "duplicates": 0,
             },
         ]})
     );

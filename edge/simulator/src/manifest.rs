@@ -39,6 +39,14 @@ pub struct BootEntry {
     pub unacknowledged: Vec<[u32; 2]>,
 }
 
+impl BootEntry {
+    /// Whether nobody had acknowledged this number in the end.
+    #[must_use]
+    pub fn is_unacknowledged(&self, number: u32) -> bool {
+        self.unacknowledged.iter().any(|&[from, to]| (from..=to).contains(&number))
+    }
+}
+
 /// A manifest could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

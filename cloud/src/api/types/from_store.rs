@@ -175,6 +175,7 @@ impl From<store::BootAccount> for Boot {
             began_at: account.began_at_ms.map(Time),
             stored: account.stored,
             lost: account.lost.into_iter().map(Lost::from).collect(),
+            told_lost: account.told_lost,
             missing: account.missing,
             events: account.rows,
             duplicates: account.duplicates,

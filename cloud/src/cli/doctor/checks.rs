@@ -180,12 +180,22 @@ fn arrived(gateway: &Gateway, now_ms: u64) -> Check {
             format!("{} arrived, the last {last}", counted(gateway.last_number, "uplink")),
         );
     }
-    let first =
-        gateway.missing.first().map_or_else(String::new, |(from, to)| format!(", from {from} to {to} first"));
+    // What lies before the first that arrived is no hole: the log began behind it, or had let go of it.
+    let before = gateway.missing.first().filter(|(from, _)| *from == 1).map_or(0, |(_, to)| *to);
+    if gateway.missing_count == before {
+        let earlier = counted(before, "earlier uplink");
+        return Check::ok(
+            name,
+            format!("all since uplink {} arrived, the last {last}; {earlier} had left the log", before + 1),
+        );
+    }
+    let holes = counted(gateway.missing_count - before, "uplink");
+    let first = gateway.missing.iter().find(|(from, _)| *from > before);
+    let first = first.map_or_else(String::new, |(from, to)| format!(", from {from} to {to} first"));
     Check::failed(
         name,
-        format!("{} never arrived although later ones did{first}", counted(gateway.missing_count, "uplink")),
-        "they expired from the log before they were read, or the log lost them; the gateway sends what it still has",
+        format!("{holes} never arrived although later ones did{first}"),
+        "the log lost them, or let go of them before they were read; the gateway sends what it still has",
     )
 }
 

@@ -184,6 +184,7 @@ fn boots_tell_what_became_of_every_number() {
         began_at: Some(Time(NOW - 600_000)),
         stored: vec![(1, 10), (12, 12)],
         lost: vec![Lost { from: 13, to: 15, reason: "outbox-full".to_owned(), by: "kiln-1".to_owned() }],
+        told_lost: 3,
         missing: vec![(11, 11)],
         events: 11,
         duplicates: 3,

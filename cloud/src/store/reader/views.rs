@@ -112,12 +112,10 @@ fn boots_at(
             Some((_, latest)) if latest <= at_ms => {}
             Some((earliest, _)) if earliest <= at_ms => {
                 going_on.push(number);
-                boot = Boot { beginning: boot.beginning, lost: boot.lost, ..Boot::default() };
+                boot = before_its_events(boot);
             }
             // Nothing of it by then, but perhaps the news that something of it was lost.
-            _ if !boot.lost.ranges().is_empty() => {
-                boot = Boot { beginning: boot.beginning, lost: boot.lost, ..Boot::default() };
-            }
+            _ if !boot.lost.ranges().is_empty() => boot = before_its_events(boot),
             _ => continue,
         }
         boots.insert(number, boot);
@@ -131,6 +129,11 @@ fn boots_at(
         }
     }
     Ok(boots)
+}
+
+/// A boot of which everything is still to come.
+fn before_its_events(boot: Boot) -> Boot {
+    Boot { beginning: boot.beginning, lost: boot.lost, later: boot.stored, ..Boot::default() }
 }
 
 /// Folds the events of a boot up to `at_ms` again.
@@ -265,11 +268,13 @@ pub fn boots(connection: &Connection, device: &Id) -> Result<Option<Vec<BootAcco
     let order = beginning::in_order(boots.iter().map(|(&number, boot)| (number, &boot.beginning)));
     let account = |number: u64| {
         let (boot, ordinal) = (&boots[&number], ordinals[&number]);
+        let ledger = ledger.remove(&ordinal).unwrap_or_default();
         BootAccount {
             boot: number,
             began_at_ms: boot.beginning.known_ms(),
             stored: boot.stored.ranges().to_vec(),
-            lost: effective(&boot.stored, ledger.remove(&ordinal).unwrap_or_default()),
+            told_lost: ledger.iter().map(|lost| u64::from(lost.to - lost.from) + 1).sum(),
+            lost: effective(&boot.stored, ledger),
             missing: boot.missing().ranges().to_vec(),
             rows: rows.remove(&ordinal).unwrap_or(0).cast_unsigned(),
             duplicates: boot.duplicates,

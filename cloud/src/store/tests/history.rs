@@ -115,6 +115,9 @@ fn times_choose_events_and_never_order_them() {
         let expected: Vec<u32> = (1..=count).filter(|seq| between.contains(&observed_ms(*seq))).collect();
         let asked = EventQuery { from_ms: Some(between.start), to_ms: Some(between.end), ..query("d") };
         assert_eq!(seqs(&fixture, &asked), (expected.clone(), None));
+        let then = fixture.reader().state(&id("d"), Some(between.end)).expect("reads").expect("is there");
+        let known = (1..=count).filter(|seq| observed_ms(*seq) <= between.end).count();
+        assert_eq!((then.account.events, then.account.missing), (known as u64, 0));
         let backwards = EventQuery { order: Order::Descending, ..asked };
         assert_eq!(seqs(&fixture, &backwards), (expected.into_iter().rev().collect(), None));
     }

@@ -36,8 +36,10 @@ fn history(rng: &mut fastrand::Rng) -> Vec<Sent> {
                 let count = rng.u32(1..6);
                 let sent_at = at + 1_000 * u64::from(count);
                 let received_ms = began_ms + sent_at + rng.u64(0..3_000);
+                // Now and then a device is told a wrong time, and later a right one.
+                let error_ms = if rng.u8(0..4) == 0 { rng.u64(0..20_000) } else { 0 };
                 let header = match clock {
-                    0 => Header { boot, now: Some(sent_at), epoch: Some(began_ms), via: None },
+                    0 => Header { boot, now: Some(sent_at), epoch: Some(began_ms - error_ms), via: None },
                     1 => Header { boot, now: Some(sent_at), epoch: None, via: None },
                     _ => Header { boot, now: None, epoch: None, via: boots.get(i + 1).copied() },
                 };
@@ -160,7 +162,9 @@ fn plain_history(arrivals: &[Sent], device: &str) -> Vec<(u64, Plain)> {
     let of_device = || arrivals.iter().filter(|sent| sent.entry.device == *device);
     let mut beginnings: BTreeMap<u64, Beginning> = BTreeMap::new();
     for sent in of_device() {
-        beginnings.entry(sent.header.boot).or_default().learn(&sent.header, sent.entry.received_ms);
+        let last_seq = sent.readings.last().map_or(1, |(seq, ..)| *seq);
+        let beginning = beginnings.entry(sent.header.boot).or_default();
+        beginning.learn(&sent.header, last_seq, sent.entry.received_ms);
     }
     let order = in_order(beginnings.iter().map(|(&boot, beginning)| (boot, beginning)));
     let rank = |boot| order.iter().position(|&known| known == boot);

@@ -46,8 +46,10 @@ pub(super) struct Boot {
     pub(super) boot: String,
     /// Runs of stored numbers.
     pub(super) stored: Vec<[u32; 2]>,
-    /// Runs that the ledger covers.
+    /// Runs that the ledger covers, less what is stored and what another entry covers.
     pub(super) lost: Vec<Lost>,
+    /// Numbers that the ledger's entries name, each as often as one names it.
+    pub(super) told_lost: u64,
     /// Rows in the table of events.
     pub(super) events: u64,
 }

@@ -75,7 +75,7 @@ pub enum Error {
 /// What was found. Counts are of event numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Emitted = stored + ledger, each exactly once.
+    /// Emitted = stored + ledger, each exactly once; apart from what nobody ever acknowledged to the device.
     pub proven: bool,
     /// Devices in the manifest.
     pub devices: usize,
@@ -95,7 +95,8 @@ pub struct Report {
     pub doubled: u64,
     /// In the cloud, and never given by the device.
     pub invented: u64,
-    /// Rows counted in the table of events, and read in the history, that do not agree with the runs.
+    /// Rows counted in the table of events, and read in the history, that do not agree with the runs; events out of
+    /// order; losses told of what is stored, or told twice.
     pub contradictions: u64,
     /// Whether every event was read.
     pub history_read: bool,
@@ -175,8 +176,14 @@ fn read(cloud: &Cloud, device: &DeviceEntry) -> Result<Vec<Reading>, api::Error>
     let mut readings: Vec<Reading> = device.boots.iter().map(Reading::begin).collect();
     let places: HashMap<String, usize> =
         device.boots.iter().enumerate().map(|(place, entry)| (entry.boot.to_string(), place)).collect();
+    let mut going_on: Option<usize> = None;
     cloud.history(&device.device, |event| {
-        if let Some(&place) = places.get(&event.boot) {
+        let place = places.get(&event.boot).copied();
+        if let Some(before) = going_on.filter(|_| place != going_on) {
+            readings[before].end();
+        }
+        going_on = place;
+        if let Some(place) = place {
             readings[place].see(event.seq);
         }
     })?;
@@ -231,7 +238,12 @@ fn report(manifest: &Manifest, checks: &[DeviceCheck], history_read: bool) -> Re
             report.add(&device.device, entry, account, reading);
         }
     }
-    report.proven = report.missing + report.doubled + report.invented + report.contradictions == 0;
+    let wrong = report.missing + report.doubled + report.invented + report.contradictions;
+    // Of nothing nothing is proven.
+    report.proven = wrong == 0 && report.stored + report.lost > 0;
+    if wrong == 0 && !report.proven {
+        report.tell("nothing of what was emitted has arrived".to_owned());
+    }
     report
 }
 
@@ -256,10 +268,19 @@ impl Report {
             let rows = account.rows;
             self.tell(format!("{device}/{}: {stored} numbers are stored, in {rows} rows", entry.boot));
         }
+        if account.lost_and_accounted_for > 0 {
+            self.contradictions += account.lost_and_accounted_for;
+            let told = account.lost_and_accounted_for;
+            self.tell(format!(
+                "{device}/{}: {told} losses are told of what is stored, or told twice",
+                entry.boot
+            ));
+        }
         let Some(reading) = reading else { return };
-        let differs = reading.differs_from(account);
+        let differs = reading.differs_from(account, entry);
         self.doubled += reading.doubled.len() as u64;
-        self.contradictions += differs.len() as u64 + reading.invented;
+        self.contradictions += (differs.len() + reading.disordered.len()) as u64 + reading.invented;
+        self.find(device, entry, &reading.disordered, "stands in the history behind a later one");
         self.find(device, entry, &reading.doubled, "stands in the history more than once");
         self.find(device, entry, &differs, "is stored and not in the history, or the other way round");
     }
@@ -339,7 +360,8 @@ mod tests {
         let manifest =
             Manifest { devices: vec![DeviceEntry { device: "a".into(), boots: vec![entry.clone()] }] };
         let prove = |stored: &[[u32; 2]], rows, read: &[u32]| {
-            let found = Boot { boot: "7".into(), stored: stored.into(), lost: vec![], events: rows };
+            let found =
+                Boot { boot: "7".into(), stored: stored.into(), lost: vec![], told_lost: 0, events: rows };
             let mut reading = Reading::begin(&entry);
             read.iter().for_each(|&seq| reading.see(seq));
             let accounts = vec![Account::of(&entry, Some(&found))];
@@ -354,5 +376,17 @@ mod tests {
         assert!(!prove(&[[1, 3]], 4, &[1, 2, 3]).proven, "one row too many");
         assert!(!prove(&[[1, 3]], 3, &[1, 2, 3, 3]).proven, "one read twice");
         assert!(!prove(&[[1, 3]], 3, &[1, 2]).proven, "one cannot be read");
+        assert!(!prove(&[[1, 3]], 3, &[1, 3, 2]).proven, "two have changed places");
+    }
+
+    #[test]
+    fn of_nothing_nothing_is_proven() {
+        let none = BootEntry { boot: 7, emitted: 3, unacknowledged: vec![[1, 3]] };
+        let devices = vec![DeviceEntry { device: "a".into(), boots: vec![none.clone()] }];
+        let accounts = vec![Account::of(&none, None)];
+        let checks = [DeviceCheck { accounts, readings: None, other_boots: 0 }];
+        let found = report(&Manifest { devices }, &checks, false);
+        assert_eq!((found.proven, found.undelivered, found.findings.len()), (false, 3, 1));
+        assert!(!report(&Manifest { devices: vec![] }, &[], false).proven);
     }
 }

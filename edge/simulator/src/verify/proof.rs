@@ -48,6 +48,8 @@ pub(super) struct Account {
     pub(super) doubled: Vec<u32>,
     /// How many numbers there are that were never given.
     pub(super) invented: u64,
+    /// How often the ledger's entries name a number that is stored as well, or that another entry names, too.
+    pub(super) lost_and_accounted_for: u64,
     /// Rows in the table of events.
     pub(super) rows: u64,
 }
@@ -64,18 +66,17 @@ impl Account {
             undelivered: 0,
             doubled: Vec::new(),
             invented: 0,
+            lost_and_accounted_for: found.told_lost,
             rows: found.events,
         };
         account.take(&found.stored, |account| &mut account.stored);
         let lost: Vec<[u32; 2]> = found.lost.iter().map(|lost| [lost.from, lost.to]).collect();
         account.take(&lost, |account| &mut account.lost);
+        let once: u64 = lost.iter().map(|&[from, to]| u64::from(to.saturating_sub(from)) + 1).sum();
+        account.lost_and_accounted_for = found.told_lost.saturating_sub(once);
         for number in 1..=entry.emitted {
             match (account.stored.has(number), account.lost.has(number)) {
-                (false, false)
-                    if entry.unacknowledged.iter().any(|&[from, to]| (from..=to).contains(&number)) =>
-                {
-                    account.undelivered += 1;
-                }
+                (false, false) if entry.is_unacknowledged(number) => account.undelivered += 1,
                 (false, false) => account.missing.push(number),
                 (true, true) => account.doubled.push(number),
                 _ => {}
@@ -107,6 +108,11 @@ impl Account {
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     seen: Numbers,
+    last: u32,
+    /// Another boot's events have come after its own.
+    over: bool,
+    /// Events that come behind a later one of their boot, or among another boot's.
+    pub(super) disordered: Vec<u32>,
     /// Events seen more than once.
     pub(super) doubled: Vec<u32>,
     /// Events whose numbers were never given.
@@ -115,20 +121,40 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn begin(entry: &BootEntry) -> Self {
-        Self { seen: Numbers::none_of(entry.emitted), doubled: Vec::new(), invented: 0 }
+        Self {
+            seen: Numbers::none_of(entry.emitted),
+            last: 0,
+            over: false,
+            disordered: Vec::new(),
+            doubled: Vec::new(),
+            invented: 0,
+        }
+    }
+
+    /// The history goes on with another boot.
+    pub(super) fn end(&mut self) {
+        self.over = true;
     }
 
     pub(super) fn see(&mut self, seq: u32) {
+        let in_order = seq >= self.last && !self.over;
+        self.last = seq;
         match self.seen.add(seq) {
+            Some(true) if !in_order => self.disordered.push(seq),
             Some(true) => {}
             Some(false) => self.doubled.push(seq),
             None => self.invented += 1,
         }
     }
 
-    /// Numbers that the account calls stored and no one could read, or the other way round.
-    pub(super) fn differs_from(&self, account: &Account) -> Vec<u32> {
-        (1..=self.seen.max).filter(|&number| self.seen.has(number) != account.stored.has(number)).collect()
+    /// Numbers that the account calls stored and no one could read, or the other way round. What nobody had
+    /// acknowledged may have arrived since the account was made.
+    pub(super) fn differs_from(&self, account: &Account, entry: &BootEntry) -> Vec<u32> {
+        let differs = |number| match (self.seen.has(number), account.stored.has(number)) {
+            (true, false) => !entry.is_unacknowledged(number),
+            (seen, stored) => seen != stored,
+        };
+        (1..=self.seen.max).filter(|&number| differs(number)).collect()
     }
 }
 
@@ -143,8 +169,9 @@ mod tests {
 
     fn boot(stored: &[[u32; 2]], lost: &[[u32; 2]]) -> Boot {
         let events = stored.iter().map(|&[from, to]| u64::from(to - from) + 1).sum();
+        let told_lost = lost.iter().map(|&[from, to]| u64::from(to - from) + 1).sum();
         let lost = lost.iter().map(|&[from, to]| Lost { from, to }).collect();
-        Boot { boot: "1".into(), stored: stored.into(), lost, events }
+        Boot { boot: "1".into(), stored: stored.into(), lost, told_lost, events }
     }
 
     #[test]
@@ -182,6 +209,32 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_told_of_what_is_stored_or_told_twice_is_found() {
+        let told = Boot { told_lost: 5, ..boot(&[[1, 60], [64, 100]], &[[61, 63]]) };
+        let account = Account::of(&emitted(100), Some(&told));
+        assert!(account.is_complete() && account.doubled.is_empty());
+        assert_eq!(account.lost_and_accounted_for, 2);
+    }
+
+    #[test]
+    fn reading_finds_what_is_out_of_order() {
+        let mut reading = Reading::begin(&emitted(5));
+        [1, 3, 2, 4].into_iter().for_each(|seq| reading.see(seq));
+        reading.end();
+        reading.see(5);
+        assert_eq!(reading.disordered, [2, 5]);
+    }
+
+    #[test]
+    fn what_arrives_while_it_is_read_is_no_contradiction() {
+        let entry = BootEntry { unacknowledged: vec![[2, 2]], ..emitted(3) };
+        let account = Account::of(&entry, Some(&boot(&[[1, 1]], &[])));
+        let mut reading = Reading::begin(&entry);
+        [1, 2, 3].into_iter().for_each(|seq| reading.see(seq));
+        assert_eq!(reading.differs_from(&account, &entry), [3]);
+    }
+
+    #[test]
     fn reading_finds_doubles_and_what_differs() {
         let entry = emitted(5);
         let account = Account::of(&entry, Some(&boot(&[[1, 4]], &[[5, 5]])));
@@ -190,6 +243,6 @@ mod tests {
             reading.see(seq);
         }
         assert_eq!((reading.doubled.as_slice(), reading.invented), (&[2][..], 2));
-        assert_eq!(reading.differs_from(&account), [3, 5]);
+        assert_eq!(reading.differs_from(&account, &entry), [3, 5]);
     }
 }
