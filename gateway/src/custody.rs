@@ -436,6 +436,7 @@ impl Commits {
             }
             let waited = self.shared.gathered.wait_timeout(gathering, left);
             gathering = waited.expect("nothing panics while it is held").0;
+            self.answer_pulse(&gathering);
         }
         std::mem::swap(&mut gathering.batch, batch);
         gathering.storing_bytes = batch.len();

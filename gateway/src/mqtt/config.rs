@@ -227,6 +227,24 @@ mod tests {
     }
 
     #[test]
+    fn what_would_let_in_anybody_or_forget_a_right_is_refused() {
+        let cases = [
+            (
+                "[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                 tls = { certificate = \"a.pem\", key = \"a.key\", client_ca = \"ca.pem\" }",
+                "require_client_certificate",
+            ),
+            ("[[client]]\nname = \"x\"\n[[client]]\nname = \"x\"", "names \"x\" twice"),
+        ];
+        for (text, said) in cases {
+            let error = super::super::check(&toml::from_str(text).unwrap()).expect_err(text);
+            let said_in = |error: &dyn std::error::Error| error.to_string().contains(said);
+            let source = std::error::Error::source(&error);
+            assert!(said_in(&error) || source.is_some_and(said_in), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_with_what_is_allowed() {
         let cases = [
             ("inflight_max = 0", "between 1 and 65535"),

@@ -43,6 +43,7 @@ mod shared;
 mod tls;
 mod topics;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,6 +93,12 @@ pub enum Error {
     /// The password file.
     #[error("logins cannot be checked")]
     Passwords(#[from] passwords::Error),
+    /// Two tables of `[[mqtt.client]]` for one name.
+    #[error("`[[mqtt.client]]` names {name:?} twice: put what it may do into one table")]
+    ClientTwice {
+        /// The name.
+        name: String,
+    },
     /// The thread for local delivery.
     #[error("cannot start local delivery")]
     Local(#[source] io::Error),
@@ -117,11 +124,25 @@ pub struct RefusalsReader(Arc<Refusals>);
 pub fn check(config: &Config) -> Result<(), Error> {
     for Listener { address, tls } in config.listeners() {
         if let Some(tls) = &tls {
-            tls::acceptor(tls).map_err(|source| Error::Tls { address, source })?;
+            tls::acceptor(tls, config.password_file.is_some())
+                .map_err(|source| Error::Tls { address, source })?;
         }
     }
     config.password_file.as_deref().map(Passwords::load).transpose()?;
+    rights(&config.clients)?;
     Ok(())
+}
+
+/// Who may do more than a device may, by name.
+fn rights(clients: &[NamedClient]) -> Result<HashMap<String, Arc<Rights>>, Error> {
+    let mut rights = HashMap::new();
+    for NamedClient { name, publish, subscribe } in clients {
+        let may = Arc::new(Rights { publish: publish.clone(), subscribe: subscribe.clone() });
+        if rights.insert(name.clone(), may).is_some() {
+            return Err(Error::ClientTwice { name: name.clone() });
+        }
+    }
+    Ok(rights)
 }
 
 /// Binds every listener and starts to accept.
@@ -138,7 +159,11 @@ pub async fn start(
     let mut bound = Vec::new();
     for listener in config.listeners() {
         let address = listener.address;
-        let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
+        let asks_passwords = config.password_file.is_some();
+        let acceptor = |tls| tls::acceptor(tls, asks_passwords);
+        let has_to_prove =
+            asks_passwords || listener.tls.as_ref().is_some_and(|tls| tls.require_client_certificate);
+        let tls = listener.tls.as_ref().map(acceptor).transpose();
         let tls = tls.map_err(|source| Error::Tls { address, source })?;
         let socket = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
         let address = socket.local_addr().map_err(|source| Error::Listen { address, source })?;
@@ -148,9 +173,16 @@ pub async fn start(
                 "this listener is plain and not on loopback: whoever reaches it can read and pretend to be any device; give it `tls`"
             );
         }
+        if tls.is_some() && !has_to_prove && !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "nobody has to prove who he is on this listener: whoever reaches it can pretend to be any device; \
+                 give it `client_ca` and `require_client_certificate`, or set `mqtt.password_file`"
+            );
+        }
         bound.push((socket, address, tls));
     }
-    let shared = Arc::new(share(config, custody, journal, clock)?);
+    let shared = Arc::new(share(&config, custody, journal, clock)?);
     let mut listeners = Listeners { addresses: Vec::new(), accepting: Vec::new(), shared };
     for (socket, address, tls) in bound {
         tracing::info!(%address, tls = tls.is_some(), "listening for MQTT");
@@ -161,7 +193,7 @@ pub async fn start(
     Ok(listeners)
 }
 
-fn share(config: Config, custody: Custody, journal: journal::Sender, clock: Clock) -> Result<Shared, Error> {
+fn share(config: &Config, custody: Custody, journal: journal::Sender, clock: Clock) -> Result<Shared, Error> {
     // Every limit has been checked to be far below that.
     let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let local = local::Limits {
@@ -172,9 +204,6 @@ fn share(config: Config, custody: Custody, journal: journal::Sender, clock: Cloc
     };
     let session_limits = config.session_limits();
     let passwords = config.password_file.as_deref().map(Passwords::load).transpose()?;
-    let rights = config.clients.into_iter().map(|client| {
-        (client.name, Arc::new(Rights { publish: client.publish, subscribe: client.subscribe }))
-    });
     Ok(Shared {
         limits: session_limits,
         times: Times {
@@ -184,7 +213,7 @@ fn share(config: Config, custody: Custody, journal: journal::Sender, clock: Cloc
             packet: Duration::from_millis(config.packet_timeout_ms),
         },
         gateway: config.gateway,
-        rights: rights.collect(),
+        rights: rights(&config.clients)?,
         passwords,
         custody,
         journal,

@@ -49,10 +49,19 @@ pub enum Error {
     /// `require_client_certificate` without `client_ca`.
     #[error("`require_client_certificate` needs a `client_ca`")]
     NobodyToBelieve,
+    /// `client_ca` without anything that makes clients prove who they are.
+    #[error(
+        "`client_ca` alone proves nothing: a client without a certificate would be believed to be any device. \
+         Set `require_client_certificate = true`, or `mqtt.password_file` for those that have none"
+    )]
+    NobodyHasToProveAnything,
 }
 
-/// Makes a listener's acceptor of its configuration.
-pub(super) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {
+/// Makes a listener's acceptor of its configuration. `asks_passwords` says whether who shows no certificate has to log in.
+pub(super) fn acceptor(tls: &Tls, asks_passwords: bool) -> Result<TlsAcceptor, Error> {
+    if tls.client_ca.is_some() && !tls.require_client_certificate && !asks_passwords {
+        return Err(Error::NobodyHasToProveAnything);
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

@@ -391,8 +391,12 @@ impl Spool {
         // Nobody may be about to open it: sled would make what is not there.
         let mut reading = self.reading();
         reading.take_if(|(open, _)| *open == first);
-        let gone = epoch::hide(&path)?;
         let mut state = self.state();
+        // While the mark was being written the stream may have lost it, so that it has to be sent again.
+        if self.deletable_in(&state) != Some(first) {
+            return Ok(());
+        }
+        let gone = epoch::hide(&path)?;
         state.epochs.pop_front();
         self.count_room(&state);
         drop((state, reading));
@@ -401,7 +405,10 @@ impl Spool {
 
     /// The oldest epoch, if it is to go.
     pub(super) fn deletable(&self) -> Option<u64> {
-        let state = self.state();
+        self.deletable_in(&self.state())
+    }
+
+    fn deletable_in(&self, state: &State) -> Option<u64> {
         // An epoch is wholly delivered if the next one begins no later than what is not; so the newest always stays.
         let begun = state.epochs.partition_point(|epoch| epoch.first <= state.delivered.number);
         let kept = state.epochs.iter().take(begun.saturating_sub(1));

@@ -102,14 +102,23 @@ impl Authority {
         )
     }
 
-    /// `[[listener]]` over TLS.
+    /// `[[listener]]` over TLS that looks at certificates of clients.
     fn listener(&self, require_client_certificate: bool) -> String {
+        let ca = self.file("ca.pem");
+        self.listener_with(&format!(
+            ", client_ca = {ca:?}, require_client_certificate = {require_client_certificate}"
+        ))
+    }
+
+    /// `[[listener]]` over TLS that asks clients nothing.
+    fn open_listener(&self) -> String {
+        self.listener_with("")
+    }
+
+    fn listener_with(&self, more: &str) -> String {
         let (certificate, key) = self.certificate("server");
-        format!(
-            "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = {{ certificate = {certificate:?}, key = {key:?}, \
-             client_ca = {:?}, require_client_certificate = {require_client_certificate} }}\n",
-            self.file("ca.pem")
-        )
+        let tls = format!("certificate = {certificate:?}, key = {key:?}{more}");
+        format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = {{ {tls} }}\n")
     }
 }
 
@@ -188,20 +197,32 @@ async fn without_the_right_certificate_nobody_gets_in() {
 }
 
 #[tokio::test]
-async fn certificates_may_be_optional() {
+async fn who_shows_no_certificate_where_they_are_optional_has_to_log_in() {
     let authority = Authority::new();
-    let gateway = Gateway::with_spool(&authority.listener(false), |_| {}).await;
-    let mut client = tls(&gateway, &authority.file("ca.pem"), None, BOTH_VERSIONS[1]).await.unwrap();
-    client.send(&connect_v4("dev-1", 60, 0, &[])).await;
-    client.expect(&CONNACK_V4).await;
-    client.publish_uplink("dev-1", 1, 1).await;
-    client.expect(&puback(1)).await;
+    let passwords =
+        authority.write("passwords", &format!("dev-1:{}", weir_gateway::mqtt::passwords::hash("secret")));
+    let toml = format!("password_file = {passwords:?}\n{}", authority.listener(false));
+    let gateway = Gateway::with_spool(&toml, |_| {}).await;
+    let (ca, certificate) = (authority.file("ca.pem"), authority.certificate("dev-2"));
+    let mut nobody = tls(&gateway, &ca, None, BOTH_VERSIONS[1]).await.unwrap();
+    nobody.send(&connect_v4("dev-1", 60, 0, &[])).await;
+    assert_eq!(nobody.closed().await, [0x20, 2, 0, 4]);
+    let login = connect_v4("any", 60, 0xc0, &[string("dev-1"), string("secret")]);
+    for (certificate, connect, device) in
+        [(None, login, "dev-1"), (Some(&certificate), connect_v4("any", 60, 0, &[]), "dev-2")]
+    {
+        let mut client = tls(&gateway, &ca, certificate, BOTH_VERSIONS[1]).await.unwrap();
+        client.send(&connect).await;
+        client.expect(&CONNACK_V4).await;
+        client.publish_uplink(device, 1, 1).await;
+        client.expect(&puback(1)).await;
+    }
 }
 
 #[tokio::test]
 async fn one_silent_handshake_keeps_nobody_waiting_and_ends() {
     let authority = Authority::new();
-    let toml = format!("handshake_timeout_ms = 500\n{}", authority.listener(false));
+    let toml = format!("handshake_timeout_ms = 500\n{}", authority.open_listener());
     let gateway = Gateway::with_spool(&toml, |_| {}).await;
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -218,7 +239,7 @@ async fn one_silent_handshake_keeps_nobody_waiting_and_ends() {
 #[tokio::test]
 async fn large_uplinks_and_many_acknowledgements_pass_through_tls() {
     let authority = Authority::new();
-    let gateway = Gateway::with_spool(&authority.listener(false), |_| {}).await;
+    let gateway = Gateway::with_spool(&authority.open_listener(), |_| {}).await;
     let mut client = tls(&gateway, &authority.file("ca.pem"), None, BOTH_VERSIONS[1]).await.unwrap();
     client.send(&connect_v4("dev-1", 60, 0, &[])).await;
     client.expect(&CONNACK_V4).await;
