@@ -47,7 +47,7 @@ pub struct Gateway {
     /// Where it stands; several gateways may share a site.
     #[serde(deserialize_with = "value::id", serialize_with = "value::as_text")]
     pub site: Id,
-    /// Its name, unique within the site for ever. Two gateways with one name find each other out and one of them stops.
+    /// Its name, unique among all gateways and devices, for ever. Two gateways with one name find each other out and one of them stops.
     #[serde(deserialize_with = "value::id", serialize_with = "value::as_text")]
     pub id: Id,
     /// What kind of machine this is: limits and budgets for it, where this file does not say its own.

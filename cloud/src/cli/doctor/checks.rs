@@ -107,6 +107,7 @@ pub fn status(status: &Status, now_ms: u64) -> Vec<Check> {
         ));
     }
     checks.extend(status.store.gateways.iter().map(|gateway| arrived(gateway, now_ms)));
+    checks.extend(one_name_at_two_sites(&status.store.gateways));
     checks
 }
 
@@ -169,6 +170,19 @@ fn dead_letters(letters: u64) -> Check {
     }
     let finding = format!("{} arrived that could not be read", counted(letters, "thing"));
     Check::warning("dead letters", finding, "`weir dead-letters` tells each, with the reason")
+}
+
+/// A gateway tells of devices under its name, so two of one name contradict each other, however far apart they are.
+fn one_name_at_two_sites(gateways: &[Gateway]) -> Option<Check> {
+    let other_site = |a: &Gateway| {
+        gateways.iter().find(|b| a.gateway == b.gateway && a.site != b.site).map(|b| (a.clone(), b.clone()))
+    };
+    let (a, b) = gateways.iter().find_map(other_site)?;
+    Some(Check::failed(
+        "names of gateways",
+        format!("{} stands at {} and at {}", a.gateway, a.site, b.site),
+        "give each gateway a name of its own (`gateway.id`): what they tell of devices' connections is mixed up",
+    ))
 }
 
 fn arrived(gateway: &Gateway, now_ms: u64) -> Check {

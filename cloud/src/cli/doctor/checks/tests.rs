@@ -106,9 +106,26 @@ fn each_broken_link_is_found() {
     broken.store.gateways[0].missing_count = 3;
     assert_eq!(verdict(&status(&broken, NOW), "gw-1"), Verdict::Failed);
     let mut broken = well();
+    let elsewhere = Gateway { site: "yard".to_owned(), ..broken.store.gateways[0].clone() };
+    broken.store.gateways.push(elsewhere);
+    assert_eq!(verdict(&status(&broken, NOW), "names"), Verdict::Failed);
+    let mut broken = well();
     broken.store.gateways.clear();
     assert_eq!(verdict(&status(&broken, NOW), "gateways"), Verdict::Warning);
     assert_eq!(verdict(&devices(Err(gone())), "devices"), Verdict::Failed);
+}
+
+#[test]
+fn what_left_the_log_before_it_was_read_is_no_hole() {
+    let judged = |missing: Vec<(u64, u64)>, missing_count| {
+        let mut status = well();
+        let gateway = &mut status.store.gateways[0];
+        (gateway.last_number, gateway.missing, gateway.missing_count) = (100, missing, missing_count);
+        verdict(&super::status(&status, NOW), "gw-1")
+    };
+    assert_eq!(judged(vec![(1, 50)], 50), Verdict::Ok);
+    assert_eq!(judged(vec![(1, 50), (60, 60)], 51), Verdict::Failed);
+    assert_eq!(judged(vec![(2, 50)], 49), Verdict::Failed);
 }
 
 #[test]
