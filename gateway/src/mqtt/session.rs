@@ -181,7 +181,14 @@ impl<T: Copy + Ord> Session<T> {
                 Err(reason) => break Progress::End(End::Closed(reason)),
             };
             let read = if frame.kind() == kind::PUBLISH {
-                if self.pending.len() + uplinks.len() >= usize::from(self.limits.inflight) {
+                let inflight = usize::from(self.limits.inflight);
+                // Of what was gathered only QoS 1 will be in flight (MQTT 5, 3.3.4).
+                if self.pending.len() + uplinks.len() >= inflight
+                    && let Some(stopped_at) = self.offer(bytes, uplinks, outside)
+                {
+                    return (stopped_at, Progress::NoRoom);
+                }
+                if self.pending.len() >= inflight {
                     // It may be that there is only more room than we know of.
                     break match (self.abilities.version, frame.head & 0b0110) {
                         (Version::V5, 0b0010) => Progress::End(End::Closed(Reason::ReceiveMaximumExceeded)),

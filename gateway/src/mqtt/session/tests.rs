@@ -209,6 +209,18 @@ fn too_many_in_flight_wait_or_break_the_agreement() {
     let mut session = self::session(Version::V5);
     let (_, progress) = receive(&mut session, &uplinks(Version::V5), &mut outside);
     assert_eq!(progress, Progress::End(End::Closed(Reason::ReceiveMaximumExceeded)));
+
+    // QoS 0 is not in flight, however much of it comes.
+    let mut session = self::session(Version::V5);
+    let mut bytes = Vec::new();
+    for seq in 1..=3 * u32::from(LIMITS.inflight) {
+        bytes.extend(publish(Version::V5, 0, 0, "weir/1/dev-1/events", &uplink_payload(seq)));
+    }
+    bytes.extend(publish(Version::V5, 1, 7, "weir/1/dev-1/events", &uplink_payload(1000)));
+    let mut outside = recorder();
+    let received = session.receive(&bytes, &mut Vec::new(), &mut outside);
+    assert_eq!(received, (bytes.len(), Progress::Read));
+    assert_eq!((outside.taken.len(), session.pending.len()), (3 * usize::from(LIMITS.inflight) + 1, 1));
 }
 
 #[test]
