@@ -28,7 +28,6 @@ mod crc;
 mod device;
 mod eeprom;
 pub mod journal;
-#[allow(dead_code, reason = "for the event log, which follows")]
 mod losses;
 mod memory;
 mod outbox;

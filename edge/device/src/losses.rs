@@ -100,7 +100,8 @@ impl Losses {
             last.to = to;
             return Some(*last);
         }
-        let places = if reason == Reason::StorageCorrupt { LOSSES_MAX } else { LOSSES_MAX - FOR_BROKEN };
+        let found = matches!(reason, Reason::StorageCorrupt | Reason::PowerCut);
+        let places = if found { LOSSES_MAX } else { LOSSES_MAX - FOR_BROKEN };
         if self.waiting.len() >= places {
             return None;
         }

@@ -63,6 +63,9 @@ pub trait Memory {
     /// The events before `position`, the last of which is this one, are not needed any more.
     fn free(&mut self, position: Self::Position, last: (u64, u32));
 
+    /// Everything has been read, and nothing of it is needed any more.
+    fn free_all(&mut self);
+
     /// Unix milliseconds at the zero of a boot, some event of which lies after `position`, if that was learned.
     fn epoch(&mut self, boot: u64, position: Self::Position) -> Option<u64>;
 

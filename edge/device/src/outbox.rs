@@ -293,6 +293,9 @@ impl<M: Memory, const WINDOW: usize> Outbox<M, WINDOW> {
             let from = self.draft.as_ref().map_or(self.unsent, |draft| draft.run.to);
             let Some((record, to)) = self.memory.next(from)? else {
                 if self.draft.is_none() {
+                    if self.flights.is_empty() {
+                        self.memory.free_all();
+                    }
                     self.unsent = self.memory.end();
                 }
                 return Ok(());

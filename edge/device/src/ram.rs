@@ -220,6 +220,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Memory for Ram<S> {
         }
     }
 
+    fn free_all(&mut self) {}
+
     fn epoch(&mut self, boot: u64, _: Position) -> Option<u64> {
         self.epochs.iter().find(|known| known.0 == boot).map(|known| known.1)
     }

@@ -45,10 +45,10 @@
 //! A frame that does not fit its checksum is skipped; numbers that are missing then are told as lost (`storage-corrupt`),
 //! and the rest flows. Where an end of a boot is missing, the frame that begins the next boot tells how far it went.
 
+mod events;
 mod frame;
-#[allow(dead_code, reason = "for the event log, which follows")]
+mod keep;
 mod state;
-#[allow(dead_code, reason = "for the event log, which follows")]
 mod wire;
 
 use core::fmt;
@@ -58,8 +58,11 @@ use embedded_storage::nor_flash::NorFlash;
 
 pub use frame::StorageError;
 
+use crate::losses::Reason;
+use events::Events;
 use frame::Medium;
-use state::{Health, Pages, State, Update};
+use keep::{Looked, Reader};
+use state::{Facts, Freed, Health, Pages, State, UNKNOWN, Update};
 
 /// The most bytes of a configuration, if the buffer is 8 bytes (and the padding of a write) longer.
 pub const CONFIG_LEN_MAX: usize = 768;
@@ -78,6 +81,14 @@ const STATE_SHARE: u32 = 8;
 const COUNT_JUMP: u64 = 1 << 16;
 /// And where all of them may have been.
 const COUNT_LEAP: u64 = 1 << 32;
+
+/// By how many bytes of events the note of what the gateway has may lag behind: so many may be sent again after a cut of
+/// power.
+const FREED_LAG: u64 = 1024;
+
+/// A place in the journal, between two events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u64);
 
 /// Why a journal cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +120,20 @@ impl<E: fmt::Debug> fmt::Display for MountError<E> {
 impl<E: fmt::Debug> core::error::Error for MountError<E> {}
 
 /// A mounted journal. `B` is its buffer: bytes for the longest frame.
-#[derive(Debug, Clone)]
-pub struct Journal<F, B> {
+#[derive(Debug)]
+pub struct Journal<F: NorFlash, B> {
     medium: Medium<F>,
     buffer: B,
     state: State,
+    events: Events,
+    reader: Reader,
+    looked: Looked,
+    /// The present boot's, if it has been learned.
+    epoch: Option<u64>,
+    /// Up to here the state knows that the event log is not needed any more.
+    freed_written: u64,
+    untold: u64,
+    error: Option<StorageError<F::Error>>,
 }
 
 impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
@@ -134,15 +154,65 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
         let bytes = buffer.as_mut();
         let (mut state, health) =
             State::mount(&mut medium, layout.state, bytes).map_err(MountError::Storage)?;
+        let freed = state.facts.freed;
+        let (mut events, found) =
+            Events::mount(&mut medium, layout.events, freed.to, bytes).map_err(MountError::Storage)?;
         let facts = &mut state.facts;
-        facts.count += match health {
-            Health::Good | Health::Blank => 1,
-            Health::Damaged => COUNT_JUMP,
-            Health::Lost => COUNT_LEAP,
-        };
+        facts.losses.told(events.context.told.max(freed.told));
+        if found.empty {
+            facts.freed = Freed { to: events.head, boot: 0, seq: UNKNOWN, told: freed.told };
+        }
+        let (lost, untold) = lost_at_the_end(facts, &events, found.torn);
+        if let Some((boot, epoch)) = facts.epoch
+            && boot == events.context.boot
+        {
+            events.context.epoch = Some(epoch);
+        }
+        facts.count = facts.count.max(events.context.count)
+            + match health {
+                Health::Good => 1,
+                Health::Blank if found.blank => 1,
+                Health::Damaged => COUNT_JUMP,
+                Health::Blank | Health::Lost => COUNT_LEAP,
+            };
         facts.boot = mix(facts.count, seed);
-        state.write(&mut medium, Update::Boot, bytes).map_err(MountError::Storage)?;
-        Ok(Self { medium, buffer, state })
+        facts.seen = (events.context.boot, events.context.seq);
+        let start = facts.freed.to.max(events.oldest());
+        let known = facts.freed.last().filter(|_| start == facts.freed.to);
+        if start > facts.freed.to {
+            facts.freed = Freed { to: start, boot: 0, seq: UNKNOWN, told: facts.freed.told };
+        }
+        // With a new loss, all in one.
+        let counted = if lost {
+            state.turn(&mut medium, None, bytes)
+        } else {
+            state.write(&mut medium, Update::Boot, bytes)
+        };
+        counted.map_err(MountError::Storage)?;
+        Ok(Self {
+            medium,
+            buffer,
+            state,
+            events,
+            reader: Reader { at: start, known },
+            looked: None,
+            epoch: None,
+            freed_written: freed.to,
+            untold,
+            error: None,
+        })
+    }
+
+    /// How many numbers are lost that could not even be remembered as lost: more than a few different places broke while
+    /// nothing could be told.
+    pub fn untold(&self) -> u64 {
+        self.untold
+    }
+
+    /// What last went wrong with the storage since this was asked before; [`crate::Emitted::Lost`] tells whether an event
+    /// was kept.
+    pub fn take_error(&mut self) -> Option<StorageError<F::Error>> {
+        self.error.take()
     }
 
     /// The number of this power-up: no other of this device has it.
@@ -195,6 +265,31 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
     pub fn into_flash(self) -> F {
         self.medium.into_inner()
     }
+}
+
+/// Counts as lost what stood at the end of the log and does not any more. Returns whether there is something new, and how
+/// many numbers could not be remembered.
+fn lost_at_the_end(facts: &mut Facts, events: &Events, torn: Option<u64>) -> (bool, u64) {
+    let ((boot, last), context) = (facts.seen, events.context);
+    let freed = facts.freed.last().unwrap_or_default();
+    // What the last boot had found there, and has not moved away from.
+    if boot == context.boot && context.seq < last && freed != facts.seen {
+        let from = if freed.0 == boot { freed.1.max(context.seq) } else { context.seq } + 1;
+        let kept = from > last
+            || facts.losses.contains(boot, from, last)
+            || facts.losses.add(boot, (from, last), 0, Reason::StorageCorrupt).is_some();
+        facts.torn = torn.unwrap_or(facts.torn);
+        return (from <= last, if kept { 0 } else { u64::from(last - from) + 1 });
+    }
+    let Some(torn) = torn.filter(|&torn| torn != facts.torn && torn >= facts.freed.to) else {
+        return (false, 0);
+    };
+    // The last boot was writing an event, under the next number.
+    let logged = if context.boot == facts.boot { context.seq } else { 0 };
+    let seq = logged.max(facts.losses.last_of(facts.boot)) + 1;
+    facts.torn = torn;
+    let kept = facts.losses.add(facts.boot, (seq, seq), 0, Reason::PowerCut).is_some();
+    (true, u64::from(!kept))
 }
 
 /// Where the logs lie.

@@ -51,13 +51,15 @@ pub(super) struct Facts {
     pub(super) count: u64,
     /// The number of the last one.
     pub(super) boot: u64,
+    /// The last event in the log when it began: boot and number.
+    pub(super) seen: (u64, u32),
     /// A boot and its epoch.
     pub(super) epoch: Option<(u64, u64)>,
     pub(super) freed: Freed,
     pub(super) losses: Losses,
     /// What is broken before this place of the event log has been counted as lost.
     pub(super) searched: u64,
-    /// Generation of the event page whose torn end has been counted as lost.
+    /// After the last frame of the log whose torn end has been counted as lost.
     pub(super) torn: u64,
 }
 
@@ -67,9 +69,20 @@ pub(super) struct Freed {
     pub(super) to: u64,
     /// The last event before it.
     pub(super) boot: u64,
+    /// Its number; [`UNKNOWN`] if it is not known.
     pub(super) seq: u32,
     /// Losses up to this one have been told.
     pub(super) told: u32,
+}
+
+/// No event's number in [`Freed`].
+pub(super) const UNKNOWN: u32 = u32::MAX;
+
+impl Freed {
+    /// The last event before it, if it is known.
+    pub(super) fn last(&self) -> Option<(u64, u32)> {
+        (self.to > 0 && self.seq != UNKNOWN).then_some((self.boot, self.seq))
+    }
 }
 
 /// Where some bytes lie.
@@ -83,7 +96,7 @@ struct Place {
 /// One change.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Update<'a> {
-    /// `count` and `boot`.
+    /// `count`, `boot` and `seen`.
     Boot,
     /// `epoch`.
     Epoch,
@@ -317,7 +330,7 @@ impl State {
 /// Bytes of the payload of PAGE.
 const PAGE_LEN: usize = 1 + 4;
 /// The most bytes of the payload of FACTS.
-const FACTS_LEN_MAX: usize = 8 * 2 + 17 + 24 + 8 * 2 + 4 + 1 + crate::losses::LOSSES_MAX * LOSS_LEN;
+const FACTS_LEN_MAX: usize = 8 * 2 + 12 + 17 + 24 + 8 * 2 + 4 + 1 + crate::losses::LOSSES_MAX * LOSS_LEN;
 const LOSS_LEN: usize = 4 + 8 + 4 + 4 + 1;
 
 /// The least length of the journal's buffer, without the alignment.
@@ -341,7 +354,7 @@ impl Facts {
     fn write(&self, payload: &mut [u8]) -> usize {
         let Freed { to, boot, seq, told } = self.freed;
         let (epoch_boot, epoch) = self.epoch.map_or((0, None), |(boot, epoch)| (boot, Some(epoch)));
-        let put = Put::new(payload).u64(self.count).u64(self.boot).u64(epoch_boot).optional_u64(epoch);
+        let put = self.put_boot(Put::new(payload)).u64(epoch_boot).optional_u64(epoch);
         let put = put.u64(to).u64(boot).u32(seq).u32(told);
         let put = put.u64(self.searched).u64(self.torn).u32(self.losses.given());
         let losses = self.losses.as_slice();
@@ -350,10 +363,20 @@ impl Facts {
         losses.iter().fold(put, put_loss).len()
     }
 
+    fn put_boot<'b>(&self, put: Put<'b>) -> Put<'b> {
+        put.u64(self.count).u64(self.boot).u64(self.seen.0).u32(self.seen.1)
+    }
+
+    fn take_boot(&mut self, take: &mut Take<'_>) -> Option<()> {
+        (self.count, self.boot) = (take.u64()?, take.u64()?);
+        self.seen = (take.u64()?, take.u32()?);
+        Some(())
+    }
+
     fn update(&self, update: &Update<'_>, payload: &mut [u8]) -> (u8, usize) {
         let put = Put::new(payload);
         match *update {
-            Update::Boot => (tag::BOOT, put.u64(self.count).u64(self.boot).len()),
+            Update::Boot => (tag::BOOT, self.put_boot(put).len()),
             Update::Epoch => {
                 let (boot, epoch) = self.epoch.unwrap_or_default();
                 (tag::EPOCH, put.u64(boot).u64(epoch).len())
@@ -372,7 +395,7 @@ impl Facts {
         let mut take = Take(payload);
         match tag {
             tag::FACTS => {
-                (self.count, self.boot) = (take.u64()?, take.u64()?);
+                self.take_boot(&mut take)?;
                 let (boot, epoch) = (take.u64()?, take.optional_u64()?);
                 self.epoch = epoch.map(|epoch| (boot, epoch));
                 self.freed = take_freed(&mut take)?;
@@ -383,7 +406,7 @@ impl Facts {
                     self.losses.restore(take_loss(&mut take)?);
                 }
             }
-            tag::BOOT => (self.count, self.boot) = (take.u64()?, take.u64()?),
+            tag::BOOT => self.take_boot(&mut take)?,
             tag::EPOCH => self.epoch = Some((take.u64()?, take.u64()?)),
             tag::FREED => {
                 self.freed = take_freed(&mut take)?;

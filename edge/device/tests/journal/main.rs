@@ -1,5 +1,7 @@
 //! The journal on a chip whose power is cut anywhere.
 
-#[allow(dead_code, reason = "for the event log, which follows")]
 mod chip;
+mod conservation;
 mod state;
+mod wear;
+mod world;
