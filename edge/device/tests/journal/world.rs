@@ -110,11 +110,6 @@ impl<const WRITE: usize, const ERASE: usize> World<WRITE, ERASE> {
     }
 
     pub fn happen(&mut self, happening: Happening) {
-        println!(
-            "{} {happening:?} {:?}",
-            self.boot(),
-            self.device.as_ref().unwrap().outbox().memory().losses()
-        );
         let (boot, last) = (self.boot(), self.last());
         match happening {
             Happening::Emit { body_len } => self.emit(body_len),
@@ -168,7 +163,7 @@ impl<const WRITE: usize, const ERASE: usize> World<WRITE, ERASE> {
         let boot = self.boot();
         match emitted {
             Emitted::Kept(seq) => {
-                assert!(self.kept.insert((boot, seq), body).is_none(), "one number, one event")
+                assert!(self.kept.insert((boot, seq), body).is_none(), "one number, one event");
             }
             Emitted::Lost(seq) => assert!(self.lost.insert((boot, seq)), "one number, one loss"),
             Emitted::Exhausted => self.exhausted += 1,
