@@ -83,6 +83,7 @@ package() {
     put 644 "$tree/weir-gateway.1" /usr/share/man/man1/weir-gateway.1
     squeeze /usr/share/man/man1/weir-gateway.1
     libraries "$(basename "$(dirname "$(dirname "${programs%% *}")")")" >"$stage/usr/share/doc/weir-gateway/libraries"
+    grep -q '^==== tokio v' "$stage/usr/share/doc/weir-gateway/libraries" || { say "cargo does not tell the libraries"; exit 1; }
     squeeze /usr/share/doc/weir-gateway/libraries
     mkdir -p "$stage/var/lib/weir"
 
