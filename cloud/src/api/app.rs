@@ -165,6 +165,11 @@ impl Budget {
         Budget { left: bytes_max }
     }
 
+    /// Room left.
+    pub fn left(&self) -> usize {
+        usize::try_from(self.left).unwrap_or(usize::MAX)
+    }
+
     /// Takes `bytes`; says whether there is room for more.
     pub fn take(&mut self, bytes: usize) -> bool {
         self.left = self.left.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));

@@ -125,6 +125,7 @@ pub fn events(device: Id, query: Option<&str>) -> Result<EventQuery, ApiError> {
         kind: parameters.parsed::<Kind>("kind", "the name of a kind, as reading-taken")?,
         order,
         limit: parameters.limit(LIMIT_DEFAULT)?,
+        body_bytes_max: usize::MAX,
         after: parameters.parsed::<Cursor>("after", "what an earlier answer gave as next")?,
     })
 }

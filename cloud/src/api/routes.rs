@@ -19,11 +19,14 @@ use super::app::{App, Budget};
 use super::error::ApiError;
 use super::{facts, guard, query, types};
 use crate::service::Role;
-use crate::store::types::{EventQuery, EventsPage};
+use crate::store::types::{EventQuery, EventsPage, StoredEvent};
 use crate::store::{self, Reader};
 
 /// Events asked of the store at a time: what a page holds in memory at most beyond its size limit.
 const EVENTS_CHUNK: usize = 500;
+/// What a byte of a body is reckoned to take when it is shown as JSON: more than an ordinary one does, and a quarter of what
+/// the worst can, a list of small numbers.
+const JSON_BYTES_PER_CBOR: usize = 8;
 /// Dead letters asked of the store at a time; each may be as large as a segment.
 const DEAD_LETTERS_CHUNK: usize = 16;
 
@@ -166,8 +169,10 @@ fn read_events(
     let limit = query.limit;
     loop {
         query.limit = (limit - page.events.len()).min(EVENTS_CHUNK);
+        query.body_bytes_max = budget.left() / JSON_BYTES_PER_CBOR;
         let Some(chunk) = reader.events(&query)? else { return Ok(None) };
-        let bytes = chunk.events.iter().map(|event| size_of_val(event) + event.body.len()).sum();
+        let cost = |event: &StoredEvent| size_of_val(event) + event.body.len() * JSON_BYTES_PER_CBOR;
+        let bytes = chunk.events.iter().map(cost).sum();
         page.events.extend(chunk.events);
         page.next = chunk.next;
         let room = budget.take(bytes) && page.events.len() < limit && Instant::now() < deadline;

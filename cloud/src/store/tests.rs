@@ -131,6 +131,7 @@ impl Fixture {
             kind: None,
             order: Order::Ascending,
             limit: usize::MAX,
+            body_bytes_max: usize::MAX,
             after: None,
         };
         self.reader().events(&query).expect("reads").map(|page| page.events).unwrap_or_default()

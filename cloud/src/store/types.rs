@@ -219,6 +219,8 @@ pub struct EventQuery {
     pub order: Order,
     /// At most so many, and at least 1.
     pub limit: usize,
+    /// No more once their bodies have so many bytes: what a page may cost in memory, whatever a device makes of its events.
+    pub body_bytes_max: usize,
     /// Go on behind this one.
     pub after: Option<Cursor>,
 }

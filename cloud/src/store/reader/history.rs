@@ -27,8 +27,19 @@ pub fn events(connection: &Connection, query: &EventQuery) -> Result<Option<Even
     let span = (query.from_ms.unwrap_or(0).min(end_ms), query.to_ms.unwrap_or(end_ms).min(end_ms));
     let places = Places { connection, known: HashMap::new() };
     let page = EventsPage::default();
-    let mut walk =
-        Walk { connection, device, query, span, kinds, wanted, places, page, last: None, looked_at: 0 };
+    let mut walk = Walk {
+        connection,
+        device,
+        query,
+        span,
+        kinds,
+        wanted,
+        places,
+        page,
+        last: None,
+        looked_at: 0,
+        body_bytes: 0,
+    };
     for (boot, behind) in boots_to_visit(connection, device, query, span)? {
         if walk.boot(&boot, behind)? == Visited::UpToHere {
             break;
@@ -77,9 +88,17 @@ struct Walk<'c> {
     page: EventsPage,
     last: Option<Cursor>,
     looked_at: usize,
+    body_bytes: usize,
 }
 
 impl Walk<'_> {
+    /// The page is full, or took long enough.
+    fn is_over(&self) -> bool {
+        self.page.events.len() == self.query.limit
+            || self.body_bytes >= self.query.body_bytes_max && !self.page.events.is_empty()
+            || self.looked_at == LOOKED_AT_MAX
+    }
+
     /// Adds events of `boot`; only those behind the number `behind`, if one is given.
     fn boot(&mut self, boot: &BootName, behind: Option<u32>) -> Result<Visited, Fault> {
         let mut ranges = numbers(self.connection, self.device, boot.ordinal, self.span)?;
@@ -106,8 +125,8 @@ impl Walk<'_> {
         })?;
         let mut rows = select.query(params![self.device, boot.ordinal, from, to])?;
         while let Some(row) = rows.next()? {
-            // There is one more: the page is full, or took long enough.
-            if self.page.events.len() == self.query.limit || self.looked_at == LOOKED_AT_MAX {
+            // There is one more.
+            if self.is_over() {
                 self.page.next = self.last;
                 return Ok(Visited::UpToHere);
             }
@@ -119,6 +138,7 @@ impl Walk<'_> {
                 && self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&kind))
             {
                 let event = event(row, self.query.device, boot.number, &self.kinds, &mut self.places)?;
+                self.body_bytes += event.body.len();
                 self.page.events.push(event);
             }
         }

@@ -14,6 +14,7 @@ fn query(device: &str) -> EventQuery {
         kind: None,
         order: Order::Ascending,
         limit: 10_000,
+        body_bytes_max: usize::MAX,
         after: None,
     }
 }

@@ -243,7 +243,7 @@ proptest! {
                 let mut plain: Vec<_> = plain_history(&arrivals, device).into_iter()
                     .filter(|(_, (_, at, ..))| chosen.contains(at)).map(|(boot, (seq, ..))| (boot, seq)).collect();
                 let limit = rng.usize(1..20);
-                let query = EventQuery { device: id(device), from_ms, to_ms, kind: None, order: Order::Ascending, limit, after: None };
+                let query = EventQuery { device: id(device), from_ms, to_ms, kind: None, order: Order::Ascending, limit, body_bytes_max: rng.usize(1..1000), after: None };
                 prop_assert_eq!(&paged(&last, &query), &plain);
                 plain.reverse();
                 prop_assert_eq!(paged(&last, &EventQuery { order: Order::Descending, ..query }), plain);
