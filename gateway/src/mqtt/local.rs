@@ -35,7 +35,7 @@ use super::reason::Reason;
 use super::topics;
 use crate::facts;
 
-/// Bytes of messages that wait for the router's thread; more are not taken.
+/// Bytes of messages and subscriptions that wait for the router's thread; more are not taken.
 pub(super) const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a filter's queue takes while it is busy, measured; the router keeps one segment more and indexes beside what is configured.
 pub(super) const FILTER_BYTES: u64 = 2 * 1024 * 1024;
@@ -110,7 +110,7 @@ struct Books {
 enum Command {
     Publish { publish: Publish, properties: Option<PublishProperties>, bytes: usize },
     Open { key: u64, receiver: oneshot::Sender<LinkRx> },
-    Subscribe { key: u64, filter: String, qos: u8 },
+    Subscribe { key: u64, filter: String, qos: u8, bytes: usize },
     Unsubscribe { key: u64, filter: String },
     Acknowledge { key: u64, packet_id: u16 },
     Close { key: u64 },
@@ -150,12 +150,8 @@ impl Local {
                 books.retain(message.topic, message.payload.len(), self.limits.retained_bytes)?;
             }
         }
-        let bytes = message.topic.len() + message.payload.len() + 64;
-        if self.waiting_bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
-            facts::local_dropped();
-            return Err(Reason::QuotaExceeded);
-        }
-        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = message.topic.len() + message.payload.len() + size_of::<Command>();
+        self.wait_with(bytes).inspect_err(|_| facts::local_dropped())?;
         let publish = Publish::new(
             Bytes::copy_from_slice(message.topic.as_bytes()),
             with_header(message),
@@ -180,6 +176,15 @@ impl Local {
         self.command(Command::Open { key, receiver });
         let deliveries = Deliveries { receiving: Receiving::Opening(opened), owes_wake: false };
         Ok((Link { local: Arc::clone(self), key, filters: Vec::new() }, deliveries))
+    }
+
+    /// Counts what is about to wait for the router's thread, or refuses it.
+    fn wait_with(&self, bytes: usize) -> Result<(), Reason> {
+        if self.waiting_bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
+            return Err(Reason::QuotaExceeded);
+        }
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     fn command(&self, command: Command) {
@@ -247,9 +252,13 @@ pub(super) struct Lost;
 impl Link {
     /// Subscribes, with QoS 0 or 1. The caller does not subscribe twice to one filter.
     pub fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason> {
+        // Ending it again waits, too; what only ends things is never refused, so it is counted here.
+        let bytes = 2 * (filter.len() + size_of::<Command>());
+        self.local.wait_with(bytes)?;
         let mut books = self.local.books();
         if !books.filters.contains(filter) {
             if books.filters.len() >= self.local.limits.filters {
+                self.local.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 return Err(Reason::QuotaExceeded);
             }
             books.filters.insert(filter.to_owned());
@@ -261,7 +270,7 @@ impl Link {
             self.local.filters_on_events.fetch_add(1, Ordering::Relaxed);
         }
         self.filters.push(filter.to_owned());
-        self.local.command(Command::Subscribe { key: self.key, filter: filter.to_owned(), qos });
+        self.local.command(Command::Subscribe { key: self.key, filter: filter.to_owned(), qos, bytes });
         Ok(())
     }
 

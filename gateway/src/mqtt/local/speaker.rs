@@ -99,7 +99,8 @@ impl Speaker {
         match command {
             Command::Publish { .. } => unreachable!("the caller keeps those"),
             Command::Open { key, receiver } => self.open(key, receiver),
-            Command::Subscribe { key, filter, qos } => {
+            Command::Subscribe { key, filter, qos, bytes } => {
+                self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 let qos = if qos == 0 { protocol::QoS::AtMostOnce } else { protocol::QoS::AtLeastOnce };
                 let filter = protocol::Filter {
                     path: filter,

@@ -90,6 +90,28 @@ async fn every_limit_is_kept() {
     assert_eq!(retained(&[3; 101]).err(), Some(Reason::QuotaExceeded));
 }
 
+/// The router's thread hears nothing here, as when the router is slow.
+#[test]
+fn who_subscribes_without_end_fills_no_memory() {
+    let (commands, _never_read) = mpsc::channel();
+    let local = Arc::new(Local {
+        commands,
+        waiting_bytes: Arc::default(),
+        filters_on_events: AtomicUsize::new(0),
+        limits: LIMITS,
+        books: Arc::default(),
+    });
+    let (mut link, _deliveries) = local.open().unwrap();
+    let refused = (0..1_000_000).find(|_| {
+        let refused = link.subscribe("a/b", 1).is_err();
+        link.unsubscribe("a/b");
+        refused
+    });
+    let most = WAITING_BYTES_MAX / (2 * size_of::<Command>());
+    assert!(refused.is_some_and(|times| times < most), "{refused:?}");
+    assert!(local.publish(&message("a/b", &[0; 1000])).is_ok(), "nobody subscribes, so nothing waits");
+}
+
 #[tokio::test]
 async fn many_subscribers_come_and_go_while_messages_flow() {
     let local = Local::start(Limits { subscribers: 8, ..LIMITS }).unwrap();
