@@ -1,4 +1,5 @@
-# Read by the scripts here. Installs Debian packages where that needs no password; otherwise only tells the caller.
+# shellcheck shell=sh disable=SC2154
+# Read by the scripts here, which have said where to $work. Installs Debian packages where that needs no password; otherwise only tells the caller.
 apt_install() {
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         say "installing $* with apt-get"

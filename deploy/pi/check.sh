@@ -31,7 +31,6 @@ lint() {
 unit() {
     tree=$(mktemp -d)
     dpkg-deb -x "$1" "$tree"
-    unit=$tree/usr/lib/systemd/system/weir-gateway.service
     # `verify` wants the program to be there and to be executable, not to be for this machine.
     systemd-analyze verify --man=no --recursive-errors=no --root="$tree" weir-gateway.service >&2 || fail "systemd does not like the unit"
     exposure=$(systemd-analyze security --offline=true --root="$tree" --no-pager weir-gateway.service |
@@ -58,8 +57,8 @@ life() {
     inside -i "$1"
     is -x "$tree/usr/bin/weir-gateway"
     is -d "$tree/var/lib/weir"
-    is -e "$tree/etc/systemd/system/multi-user.target.wants/weir-gateway.service" -o \
-        -h "$tree/etc/systemd/system/multi-user.target.wants/weir-gateway.service"
+    # A link to where the unit will be once this tree is a system.
+    is -h "$tree/etc/systemd/system/multi-user.target.wants/weir-gateway.service"
     grep -q '^weir-gateway:' "$tree/etc/passwd" || fail "there is no user weir-gateway"
     id=$(sed -n 's/^weir-gateway:[^:]*:\([0-9]*\):.*/\1/p' "$tree/etc/passwd")
     group=$(sed -n 's/^weir-gateway:[^:]*:\([0-9]*\):.*/\1/p' "$tree/etc/group")
@@ -91,7 +90,7 @@ life() {
     is ! -e "$tree/var/lib/weir"
     is ! -e "$tree/etc/weir/gateway.toml"
     is -s "$tree/etc/weir/mine.key"
-    is ! -e "$tree/etc/systemd/system/multi-user.target.wants/weir-gateway.service"
+    is ! -h "$tree/etc/systemd/system/multi-user.target.wants/weir-gateway.service"
     rm -rf "$tree" "$tree.log" "$(dirname "$newer")"
 }
 

@@ -3,7 +3,8 @@
 #
 #   WITH="weir-provision:weir-provision"   more programs to put in, PROGRAM:CARGO-PACKAGE, separated by spaces
 #
-# One commit makes one package, bit for bit: times are the commit's, owners are root, names are in order.
+# The same programs of the same commit make the same package, bit for bit: times are the commit's, owners are root, names are in
+# order. The programs do not tell where they were built.
 set -eu
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -107,7 +108,8 @@ package() {
     echo /etc/weir/gateway.toml >"$stage/DEBIAN/conffiles"
     size=$(du -sk --apparent-size --exclude=DEBIAN "$stage" | cut -f1)
     # shellcheck disable=SC2086
-    sed -e "s/@version@/$VERSION/" -e "s/@arch@/$arch/" -e "s/@size@/$size/" -e "s/@depends@/$(depends $programs)/" \
+    needed=$(depends $programs)
+    sed -e "s/@version@/$VERSION/" -e "s/@arch@/$arch/" -e "s/@size@/$size/" -e "s/@depends@/$needed/" \
         "$tree/control.in" >"$stage/DEBIAN/control"
     (cd "$stage" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | LC_ALL=C sort | xargs md5sum >DEBIAN/md5sums)
     chmod 644 "$stage"/DEBIAN/control "$stage"/DEBIAN/conffiles "$stage"/DEBIAN/md5sums

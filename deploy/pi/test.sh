@@ -11,4 +11,7 @@ skip() {
     exit 0
 }
 package=$(deploy/pi/package.sh arm64) || skip $?
+once=$(cksum <"$package")
+again=$(deploy/pi/package.sh arm64 2>/dev/null)
+[ "$once" = "$(cksum <"$again")" ] || { echo "pi: one commit has made two different packages" >&2; exit 1; }
 deploy/pi/check.sh "$package" || skip $?
