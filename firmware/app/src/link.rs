@@ -1,0 +1,281 @@
+//! The link's loop: does what the device says should be done, over MQTT.
+//!
+//! There is no last will. The gateway sees the end of a connection by itself, and tells it as `device-disconnected`
+//! with time and reason; a will would be an uplink written before it is known what it says.
+
+use core::fmt;
+
+use embassy_futures::select::{Either, select};
+use embassy_time::{Duration, with_timeout};
+use embedded_io_async::{Read as _, Write as _};
+use heapless::Vec;
+use weir_contract::topic;
+use weir_device::{Action, Token};
+
+use crate::app::{Shared, now_ms};
+use crate::identity::Identity;
+use crate::mqtt::{self, Broken, HEAD_LEN_MAX, Login, Packet};
+use crate::network::{Connection, Network, Unreachable};
+use crate::settings;
+
+/// An uplink and what goes before it; also for CONNECT and SUBSCRIBE, which are shorter.
+const SEND_LEN: usize = HEAD_LEN_MAX + settings::UPLINK_LEN_MAX;
+/// The longest packet from the gateway: a command with its topic.
+const RECEIVE_LEN: usize = 512;
+/// So long after the last packet sent, a ping is.
+const PING_AFTER_MS: u64 = settings::KEEP_ALIVE_S as u64 * 1000 / 2;
+
+/// Buffers of the link.
+pub(crate) struct Memory {
+    send: [u8; SEND_LEN],
+    receive: [u8; RECEIVE_LEN],
+}
+
+impl Memory {
+    pub(crate) const fn new() -> Self {
+        Self { send: [0; SEND_LEN], receive: [0; RECEIVE_LEN] }
+    }
+}
+
+/// Goes round for ever: connects when the device says so, and talks until the connection ends.
+pub(crate) async fn run(
+    shared: &Shared<'_>,
+    identity: &Identity,
+    mut network: Network<'_>,
+    memory: &mut Memory,
+) -> ! {
+    loop {
+        shared.link_goes_round();
+        let action = shared.core().device.poll(now_ms(), &mut memory.send[HEAD_LEN_MAX..]);
+        match action {
+            Action::Wait(until) => shared.news_or(until).await,
+            // Said only while there is a connection, and heard below.
+            Action::Subscribe | Action::Publish(_) => {}
+            Action::Connect => {
+                let end = match network.open(identity).await {
+                    Ok(connection) => Link::new(shared, identity, connection, memory).run().await,
+                    Err(unreachable) => End::Unreachable(unreachable),
+                };
+                log::warn!("no connection: {end}");
+                shared.core().device.disconnected(now_ms());
+            }
+        }
+    }
+}
+
+/// Why there is no connection any more.
+enum End {
+    Unreachable(Unreachable),
+    /// By the other side, or by TCP.
+    Closed,
+    /// Nothing came that should have come.
+    Silent,
+    /// With CONNACK's code.
+    Refused(u8),
+    NotMqtt,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => why.fmt(f),
+            Self::Closed => f.write_str("it was closed"),
+            Self::Silent => f.write_str("the gateway is silent"),
+            Self::Refused(code) => write!(f, "the gateway refuses this device, with code {code}"),
+            Self::NotMqtt => f.write_str("the gateway says what cannot be understood"),
+        }
+    }
+}
+
+impl From<Broken> for End {
+    fn from(_: Broken) -> Self {
+        Self::NotMqtt
+    }
+}
+
+impl From<embassy_net::tcp::Error> for End {
+    fn from(_: embassy_net::tcp::Error) -> Self {
+        Self::Closed
+    }
+}
+
+/// One connection.
+struct Link<'l, 'm, 'n> {
+    shared: &'l Shared<'m>,
+    identity: &'l Identity,
+    connection: Connection<'n>,
+    send: &'l mut [u8],
+    receive: &'l mut [u8],
+    /// How much of `receive` has come and is not done with.
+    received_len: usize,
+    /// Published on this connection and not acknowledged.
+    in_flight: Vec<(u16, Token), { settings::WINDOW }>,
+    sent_at: u64,
+    /// When a ping was sent that is not answered.
+    pinged_at: Option<u64>,
+}
+
+impl<'l, 'm, 'n> Link<'l, 'm, 'n> {
+    fn new(
+        shared: &'l Shared<'m>,
+        identity: &'l Identity,
+        connection: Connection<'n>,
+        memory: &'l mut Memory,
+    ) -> Self {
+        let Memory { send, receive } = memory;
+        let (in_flight, sent_at, pinged_at) = (Vec::new(), 0, None);
+        Self { shared, identity, connection, send, receive, received_len: 0, in_flight, sent_at, pinged_at }
+    }
+
+    async fn run(mut self) -> End {
+        match self.talk().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn talk(&mut self) -> Result<core::convert::Infallible, End> {
+        self.log_in().await?;
+        self.shared.core().device.connected();
+        log::info!("connected");
+        loop {
+            self.shared.link_goes_round();
+            let until = self.act().await?;
+            let ping_at = self.keep_alive().await?;
+            let until = until.map_or(ping_at, |until| until.min(ping_at));
+            // Only the reading is given up when something else comes, and what was read stays in the buffer.
+            match select(
+                next_packet(&mut self.connection, self.receive, &mut self.received_len),
+                self.shared.news_or(Some(until)),
+            )
+            .await
+            {
+                Either::First(len) => self.hear(len?).await?,
+                Either::Second(()) => {}
+            }
+        }
+    }
+
+    async fn log_in(&mut self) -> Result<(), End> {
+        let login =
+            Login { client_id: &self.identity.device, password: None, keep_alive_s: settings::KEEP_ALIVE_S };
+        let len = mqtt::connect(self.send, &login)?;
+        send(&mut self.connection, &mut self.sent_at, &self.send[..len]).await?;
+        let answer = next_packet(&mut self.connection, self.receive, &mut self.received_len);
+        let len = with_timeout(Duration::from_millis(settings::CONNECT_MS_MAX), answer)
+            .await
+            .map_err(|_| End::Silent)??;
+        match mqtt::read(&self.receive[..len])? {
+            Packet::Connected { refusal: 0 } => {}
+            Packet::Connected { refusal } => return Err(End::Refused(refusal)),
+            _ => return Err(End::NotMqtt),
+        }
+        self.done_with(len);
+        Ok(())
+    }
+
+    /// Does what the device wants done now; returns until when it wants nothing more.
+    async fn act(&mut self) -> Result<Option<u64>, End> {
+        loop {
+            let action = self.shared.core().device.poll(now_ms(), &mut self.send[HEAD_LEN_MAX..]);
+            let packet = match action {
+                Action::Wait(until) => return Ok(until),
+                // Not said while there is a connection.
+                Action::Connect => return Err(End::Closed),
+                Action::Subscribe => {
+                    let device = &self.identity.device;
+                    let len = mqtt::subscribe(self.send, &[&topic::time(device), &topic::commands(device)])?;
+                    &self.send[..len]
+                }
+                Action::Publish(publish) => {
+                    let identifier = mqtt::identifier(publish.token.0);
+                    let (again, len) = (publish.again, publish.payload.len());
+                    // The device publishes no more than its window.
+                    let _ = self.in_flight.push((identifier, publish.token));
+                    mqtt::publish(self.send, &topic::events(&self.identity.device), identifier, again, len)?
+                }
+            };
+            send(&mut self.connection, &mut self.sent_at, packet).await?;
+        }
+    }
+
+    /// Pings when it is time; returns when it is next.
+    async fn keep_alive(&mut self) -> Result<u64, End> {
+        let now = now_ms();
+        if let Some(pinged_at) = self.pinged_at {
+            let answer_until = pinged_at + settings::SILENT_PEER_MS_MAX;
+            return if now < answer_until { Ok(answer_until) } else { Err(End::Silent) };
+        }
+        if now >= self.sent_at + PING_AFTER_MS {
+            send(&mut self.connection, &mut self.sent_at, &mqtt::PINGREQ).await?;
+            self.pinged_at = Some(now);
+        }
+        Ok(now + PING_AFTER_MS)
+    }
+
+    /// A packet has come, in the first `len` bytes of the buffer.
+    async fn hear(&mut self, len: usize) -> Result<(), End> {
+        match mqtt::read(&self.receive[..len])? {
+            Packet::Acknowledged { identifier } => {
+                if let Some(at) = self.in_flight.iter().position(|(sent, _)| *sent == identifier) {
+                    let (_, token) = self.in_flight.remove(at);
+                    self.acknowledged(token);
+                }
+            }
+            Packet::Message { topic, payload, identifier } => {
+                self.shared.received(topic, payload);
+                if let Some(identifier) = identifier {
+                    let acknowledgement = mqtt::acknowledge(identifier);
+                    send(&mut self.connection, &mut self.sent_at, &acknowledgement).await?;
+                }
+            }
+            Packet::Pong => self.pinged_at = None,
+            Packet::Subscribed { granted: true } => {}
+            Packet::Subscribed { granted: false } => log::warn!("the gateway lets this device hear nothing"),
+            Packet::Connected { .. } => return Err(End::NotMqtt),
+        }
+        self.done_with(len);
+        Ok(())
+    }
+
+    fn acknowledged(&self, token: Token) {
+        let acknowledged = self.shared.core().device.acknowledged(token);
+        if let Some(events) = acknowledged
+            && events.first == 1
+        {
+            log::info!("first event acknowledged {} ms after power-up", now_ms());
+        }
+    }
+
+    fn done_with(&mut self, len: usize) {
+        self.receive.copy_within(len..self.received_len, 0);
+        self.received_len -= len;
+    }
+}
+
+async fn send(connection: &mut Connection<'_>, sent_at: &mut u64, packet: &[u8]) -> Result<(), End> {
+    connection.write_all(packet).await?;
+    *sent_at = now_ms();
+    Ok(())
+}
+
+/// Waits for a whole packet in `buffer`, which holds `filled` bytes, and returns its length. May be dropped while it
+/// waits.
+async fn next_packet(
+    connection: &mut Connection<'_>,
+    buffer: &mut [u8],
+    filled: &mut usize,
+) -> Result<usize, End> {
+    loop {
+        let len = mqtt::packet_len(&buffer[..*filled])?;
+        match len {
+            Some(len) if len <= *filled => return Ok(len),
+            Some(len) if len > buffer.len() => return Err(End::NotMqtt),
+            _ => {}
+        }
+        match connection.read(&mut buffer[*filled..]).await? {
+            0 => return Err(End::Closed),
+            more => *filled += more,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The firmware on QEMU's `lm3s6965evb` (TI Stellaris LM3S6965: Cortex-M3, 256 KB flash, 64 KB RAM).
+//!
+//! | what | where |
+//! |---|---|
+//! | temperature | TMP105 at 0x48 on I²C 0 |
+//! | memory for identity, configuration and events | 24C256 EEPROM (32 KB) at 0x50 on I²C 0 |
+//! | network | the chip's Ethernet controller; its MAC address is in the chip's user registers |
+//! | log | UART 0 |
+//!
+//! The board exists to be emulated: it runs the same app as the boards one can buy, in every test. Registers are those
+//! of the LM3S6965 data sheet; where QEMU differs, a comment says so.
+
+#![no_std]
+#![no_main]
+
+mod clock;
+mod ethernet;
+mod i2c;
+mod idle;
+mod registers;
+mod uart;
+mod watchdog;
+
+use core::cell::RefCell;
+
+use cortex_m_rt::entry;
+use embedded_hal_bus::i2c::RefCellDevice;
+use static_cell::{ConstStaticCell, StaticCell};
+use weir_firmware::{Board, Memory};
+
+/// What this board is called in `device-started`.
+const HARDWARE: &str = "lm3s6965evb";
+
+type Bus = RefCell<i2c::I2c>;
+type Parts = Board<RefCellDevice<'static, i2c::I2c>, ethernet::Ethernet, watchdog::Watchdog>;
+
+#[entry]
+fn main() -> ! {
+    static BUS: StaticCell<Bus> = StaticCell::new();
+
+    clock::start();
+    uart::start();
+    // QEMU leaves the chip's own register of reset causes empty.
+    let reason = last_words::take("watchdog-or-pin");
+    let bus: &'static Bus = BUS.init(RefCell::new(i2c::I2c::start()));
+    let board = Board {
+        hardware: HARDWARE,
+        reason,
+        identity: weir_firmware::identity::Identity {
+            device: "qemu-1".parse().expect("a name"),
+            gateway_host: "10.0.2.2".try_into().expect("short"),
+            gateway_port: 18_883,
+        },
+        boot: 7,
+        sensor: RefCellDevice::new(bus),
+        network: ethernet::Ethernet::start(),
+        watchdog: watchdog::Watchdog::start(),
+        stack: last_words::stack_used,
+    };
+    idle::run(|spawner| spawner.spawn(app(board).expect("spawned once")))
+}
+
+#[embassy_executor::task]
+async fn app(board: Parts) {
+    static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
+    let end = weir_firmware::run(board, MEMORY.take()).await;
+    last_words::restart(end.reason())
+}
