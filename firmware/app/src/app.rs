@@ -1,19 +1,24 @@
-//! The app: what it needs of a board, and its three loops.
+//! The app: what it needs of a board, and its loops.
 
 use core::cell::{Cell, RefCell, RefMut};
+use core::ops::Range;
+use core::pin::pin;
 
-use embassy_futures::join::join;
-use embassy_futures::select::select;
+use embassy_futures::select::{Either, select};
 use embassy_net::driver::Driver;
 use embassy_net::{DhcpConfig, StackResources};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
-use embassy_time::{Instant, Timer};
+use embassy_time::{Duration, Instant, Timer};
+use embedded_hal::digital::OutputPin;
 use embedded_hal::i2c::I2c;
+use embedded_storage::nor_flash::NorFlash;
 use weir_contract::body::Body;
-use weir_device::{Config, Device, Limit, Sampler};
+use weir_device::journal::Journal;
+use weir_device::{Config, Device, Duty, RESTART_WAIT_MS_MAX};
 
-use crate::identity::Identity;
+use crate::core::Core;
+use crate::identity::{self, Identity};
 use crate::{link, network, sampling, settings};
 
 /// What this firmware is called in `device-started`.
@@ -22,19 +27,23 @@ const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 const SOCKETS: usize = 3;
 
 /// What a board gives the app.
-pub struct Board<B, D, W> {
+pub struct Board<B, F, D, L, W> {
     /// What the board is called in `device-started`.
     pub hardware: &'static str,
     /// Why it started, likewise.
     pub reason: heapless::String<64>,
-    /// Who it is.
-    pub identity: Identity,
-    /// Unique for this power-up of this device.
-    pub boot: u64,
     /// The bus with the temperature sensor: an LM75, TMP105 or alike at 0x48.
     pub sensor: B,
+    /// Memory that outlives power cuts: flash, or an EEPROM as [`weir_device::Eeprom`].
+    pub storage: F,
+    /// Where in it the provisioning record begins.
+    pub record: u32,
+    /// Where in it the app may write as it likes.
+    pub journal: Range<u32>,
     /// Ethernet.
     pub network: D,
+    /// A light, to show which board this is. It is lit when the pin is high.
+    pub light: L,
     /// Resets the board if it is not fed for more than [`settings::WATCHDOG_MS_MIN`].
     pub watchdog: W,
     /// The most of the stack that was ever used, and all of it, in bytes.
@@ -52,6 +61,8 @@ pub trait Watchdog {
 pub enum End {
     /// A command asked for it.
     Restart,
+    /// The memory that outlives power cuts does not work.
+    Storage,
 }
 
 impl End {
@@ -59,6 +70,7 @@ impl End {
     pub fn reason(self) -> &'static str {
         match self {
             End::Restart => "restart-command",
+            End::Storage => "storage-failed",
         }
     }
 }
@@ -66,6 +78,7 @@ impl End {
 /// Memory that the app borrows for as long as it runs.
 pub struct Memory {
     outbox: [u8; settings::OUTBOX_LEN],
+    journal: [u8; settings::JOURNAL_BUFFER_LEN],
     link: link::Memory,
     network: network::Memory,
     sockets: StackResources<SOCKETS>,
@@ -76,6 +89,7 @@ impl Memory {
     pub const fn new() -> Self {
         Self {
             outbox: [0; settings::OUTBOX_LEN],
+            journal: [0; settings::JOURNAL_BUFFER_LEN],
             link: link::Memory::new(),
             network: network::Memory::new(),
             sockets: StackResources::new(),
@@ -90,77 +104,120 @@ impl Default for Memory {
 }
 
 /// Runs the thermometer on a board, until the board is to restart.
-pub async fn run<B: I2c, D: Driver, W: Watchdog>(board: Board<B, D, W>, memory: &mut Memory) -> End {
-    let Board { hardware, reason, identity, boot, sensor, network, watchdog, stack } = board;
+pub async fn run<B, F, D, L, W>(board: Board<B, F, D, L, W>, memory: &mut Memory) -> End
+where
+    B: I2c,
+    F: NorFlash,
+    D: Driver,
+    L: OutputPin,
+    W: Watchdog,
+{
+    let Board { hardware, reason, mut storage, record, mut watchdog, .. } = board;
+    let identity = identity::read(&mut storage, record, &mut watchdog).await;
+    let Ok(journal) = Journal::mount(storage, board.journal, &mut memory.journal, identity.seed) else {
+        log::error!("the memory for boots, configuration and events does not work");
+        Timer::after(Duration::from_millis(settings::ROUND_MS_MAX)).await;
+        return End::Storage;
+    };
+    let boot = journal.boot();
+    log::info!("{} on {hardware}, boot {boot} ({reason})", identity.device);
+
     let seed = seed(&identity, boot);
-    log::info!(
-        "{} {} boot {} ({}) gateway {}:{}",
-        identity.device,
-        hardware,
-        boot,
-        reason,
-        identity.gateway_host,
-        identity.gateway_port
-    );
-    let mut device = Device::new(config(&identity), boot, &mut memory.outbox[..], seed);
+    let device = Device::new(config(&identity), boot, &mut memory.outbox[..], seed);
     let started =
         Body::DeviceStarted { fw: FIRMWARE.into(), hw: hardware.into(), reason: reason.as_str().into() };
-    let _ = device.emit(now_ms(), &started);
-    let shared = Shared::new(device);
+    let shared = Shared::new(Core::new(device, journal));
+    shared.start(&started);
 
     let dhcp = embassy_net::Config::dhcpv4(DhcpConfig::default());
-    let (stack_of_protocols, mut runner) = embassy_net::new(network, dhcp, &mut memory.sockets, seed);
-    let sampling = sampling::run(&shared, sensor, watchdog, stack);
-    let network = network::Network::new(stack_of_protocols, &mut memory.network);
-    let link = link::run(&shared, &identity, network, &mut memory.link);
-    select(shared.end.wait(), join(join(sampling, link), runner.run())).await;
-    End::Restart
+    let (stack, mut runner) = embassy_net::new(board.network, dhcp, &mut memory.sockets, seed);
+    let network = network::Network::new(stack, &mut memory.network);
+    // Pinned here and not moved into what joins them: as large as they are, copies of them would be the deepest stack.
+    let runner = pin!(runner.run());
+    let sampling = pin!(sampling::run(&shared, board.sensor, watchdog, board.stack));
+    let link = pin!(link::run(&shared, &identity, network, &mut memory.link));
+    let duties = pin!(duties(&shared, board.light));
+    match select(select(sampling, link), select(duties, runner)).await {
+        Either::Second(Either::First(end)) => end,
+        Either::First(Either::First(never) | Either::Second(never))
+        | Either::Second(Either::Second(never)) => never,
+    }
 }
 
-/// The device as firmware has it.
-pub(crate) type FirmwareDevice<'m> = Device<&'m mut [u8], { settings::WINDOW }>;
+/// Shows which board this is when it is asked, and ends when the board is to restart.
+async fn duties<F: NorFlash>(shared: &Shared<'_, F>, mut light: impl OutputPin) -> End {
+    loop {
+        match select(shared.identify.wait(), shared.restart.wait()).await {
+            Either::First(()) => {
+                log::info!("this is me");
+                for _ in 0..settings::BLINKS {
+                    let _ = light.set_high();
+                    Timer::after(Duration::from_millis(settings::BLINK_MS)).await;
+                    let _ = light.set_low();
+                    Timer::after(Duration::from_millis(settings::BLINK_MS)).await;
+                }
+            }
+            Either::Second(()) => {
+                let latest = now_ms() + RESTART_WAIT_MS_MAX;
+                while now_ms() < latest && !shared.core().device.is_drained() {
+                    Timer::after(Duration::from_millis(settings::BLINK_MS)).await;
+                }
+                return End::Restart;
+            }
+        }
+    }
+}
 
 /// What the loops share. They run on one thread and borrow only between awaits.
-pub(crate) struct Shared<'m> {
-    core: RefCell<Core<'m>>,
+pub(crate) struct Shared<'m, F> {
+    core: RefCell<Core<'m, F>>,
     /// There may be something to publish.
     news: Signal<NoopRawMutex, ()>,
-    end: Signal<NoopRawMutex, End>,
+    identify: Signal<NoopRawMutex, ()>,
+    restart: Signal<NoopRawMutex, ()>,
     link_went_round: Cell<bool>,
 }
 
-pub(crate) struct Core<'m> {
-    pub(crate) device: FirmwareDevice<'m>,
-    pub(crate) sampler: Sampler,
-    pub(crate) limit: Limit,
-}
-
-impl<'m> Shared<'m> {
-    fn new(device: FirmwareDevice<'m>) -> Self {
-        let core = Core {
-            device,
-            sampler: Sampler::new(settings::PERIOD_MS, settings::CHANGE_MIN, settings::SILENCE_MS_MAX),
-            limit: Limit::new(settings::LIMIT, settings::LIMIT_HYSTERESIS),
-        };
+impl<'m, F: NorFlash> Shared<'m, F> {
+    fn new(core: Core<'m, F>) -> Self {
         Self {
             core: RefCell::new(core),
             news: Signal::new(),
-            end: Signal::new(),
+            identify: Signal::new(),
+            restart: Signal::new(),
             link_went_round: Cell::new(false),
         }
     }
 
     /// To be given back before the next await.
-    pub(crate) fn core(&self) -> RefMut<'_, Core<'m>> {
+    pub(crate) fn core(&self) -> RefMut<'_, Core<'m, F>> {
         self.core.borrow_mut()
+    }
+
+    /// The first event, and those of a configuration and a restart that were kept.
+    fn start(&self, started: &Body<'_>) {
+        let duty = self.core().start(now_ms(), started);
+        self.see_to(duty);
     }
 
     /// A message of the gateway has come.
     pub(crate) fn received(&self, topic: &str, payload: &[u8]) {
-        let mut core = self.core();
-        match core.device.received(now_ms(), topic, payload) {
-            Ok(_) => {}
-            Err(malformed) => log::warn!("cannot read a message of the gateway: {malformed}"),
+        let duty = self.core().received(now_ms(), topic, payload);
+        self.see_to(duty);
+        self.tell_news();
+    }
+
+    /// When the sensor is to be read.
+    pub(crate) fn due_at(&self) -> u64 {
+        self.core().agent.due_at().unwrap_or(u64::MAX)
+    }
+
+    fn see_to(&self, duty: Duty) {
+        match duty {
+            Duty::Identify => self.identify.signal(()),
+            Duty::Restart => self.restart.signal(()),
+            // The core keeps what is to be kept.
+            Duty::Nothing | Duty::Keep => {}
         }
     }
 

@@ -8,7 +8,7 @@
 //! # Settings
 //!
 //! How often it samples, what change is worth an event, the limit: [`settings`]. Who it is and where its gateway is:
-//! [`identity`].
+//! its provisioning record.
 //!
 //! # Telemetry
 //!
@@ -30,7 +30,8 @@
 extern crate std;
 
 mod app;
-pub mod identity;
+mod core;
+mod identity;
 mod link;
 mod mqtt;
 mod network;

@@ -8,6 +8,7 @@ use core::fmt;
 use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, with_timeout};
 use embedded_io_async::{Read as _, Write as _};
+use embedded_storage::nor_flash::NorFlash;
 use heapless::Vec;
 use weir_contract::topic;
 use weir_device::{Action, Token};
@@ -38,8 +39,8 @@ impl Memory {
 }
 
 /// Goes round for ever: connects when the device says so, and talks until the connection ends.
-pub(crate) async fn run(
-    shared: &Shared<'_>,
+pub(crate) async fn run<F: NorFlash>(
+    shared: &Shared<'_, F>,
     identity: &Identity,
     mut network: Network<'_>,
     memory: &mut Memory,
@@ -100,8 +101,8 @@ impl From<embassy_net::tcp::Error> for End {
 }
 
 /// One connection.
-struct Link<'l, 'm, 'n> {
-    shared: &'l Shared<'m>,
+struct Link<'l, 'm, 'n, F> {
+    shared: &'l Shared<'m, F>,
     identity: &'l Identity,
     connection: Connection<'n>,
     send: &'l mut [u8],
@@ -115,9 +116,9 @@ struct Link<'l, 'm, 'n> {
     pinged_at: Option<u64>,
 }
 
-impl<'l, 'm, 'n> Link<'l, 'm, 'n> {
+impl<'l, 'm, 'n, F: NorFlash> Link<'l, 'm, 'n, F> {
     fn new(
-        shared: &'l Shared<'m>,
+        shared: &'l Shared<'m, F>,
         identity: &'l Identity,
         connection: Connection<'n>,
         memory: &'l mut Memory,
@@ -157,8 +158,11 @@ impl<'l, 'm, 'n> Link<'l, 'm, 'n> {
     }
 
     async fn log_in(&mut self) -> Result<(), End> {
-        let login =
-            Login { client_id: &self.identity.device, password: None, keep_alive_s: settings::KEEP_ALIVE_S };
+        let login = Login {
+            client_id: &self.identity.device,
+            password: self.identity.password.as_deref(),
+            keep_alive_s: settings::KEEP_ALIVE_S,
+        };
         let len = mqtt::connect(self.send, &login)?;
         send(&mut self.connection, &mut self.sent_at, &self.send[..len]).await?;
         let answer = next_packet(&mut self.connection, self.receive, &mut self.received_len);

@@ -4,11 +4,11 @@ use core::fmt;
 
 use embassy_net::dns::DnsQueryType;
 use embassy_net::tcp::{Error, TcpSocket};
-use embassy_net::{IpAddress, Ipv4Address, Stack};
+use embassy_net::{IpAddress, Stack};
 use embassy_time::{Duration, with_timeout};
 use embedded_io_async::{ErrorType, Read, Write};
 
-use crate::identity::Identity;
+use crate::identity::{Gateway, Identity};
 use crate::settings;
 
 /// The largest uplink's packet, and what may come while it is sent.
@@ -63,24 +63,24 @@ impl<'m> Network<'m> {
     pub(crate) async fn open(&mut self, identity: &Identity) -> Result<Connection<'_>, Unreachable> {
         let step_max = Duration::from_millis(settings::CONNECT_MS_MAX);
         with_timeout(step_max, self.stack.wait_config_up()).await.map_err(|_| Unreachable::NoAddress)?;
-        let host = with_timeout(step_max, self.look_up(&identity.gateway_host)).await;
+        let host = with_timeout(step_max, self.look_up(&identity.gateway)).await;
         let host = host.ok().flatten().ok_or(Unreachable::UnknownName)?;
 
         let mut socket = TcpSocket::new(self.stack, &mut self.memory.receive, &mut self.memory.send);
         socket.set_timeout(Some(Duration::from_millis(settings::SILENT_PEER_MS_MAX)));
         socket.set_nagle_enabled(false);
-        match with_timeout(step_max, socket.connect((host, identity.gateway_port))).await {
+        match with_timeout(step_max, socket.connect((host, identity.port))).await {
             Err(_) => Err(Unreachable::NoAnswer),
             Ok(Err(_)) => Err(Unreachable::Refused),
             Ok(Ok(())) => Ok(Connection(socket)),
         }
     }
 
-    async fn look_up(&self, host: &str) -> Option<IpAddress> {
-        if let Ok(address) = host.parse::<Ipv4Address>() {
-            return Some(address.into());
+    async fn look_up(&self, gateway: &Gateway) -> Option<IpAddress> {
+        match gateway {
+            Gateway::Address(address) => Some((*address).into()),
+            Gateway::Name(name) => self.stack.dns_query(name, DnsQueryType::A).await.ok()?.first().copied(),
         }
-        self.stack.dns_query(host, DnsQueryType::A).await.ok()?.first().copied()
     }
 }
 

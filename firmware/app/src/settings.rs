@@ -1,25 +1,28 @@
 //! What the thermometer is set to. Times in milliseconds, temperatures in °C, sizes in bytes.
 
-/// What the sensor is called in events.
-pub const SENSOR: &str = "temperature";
-/// Degrees Celsius, as SenML (RFC 8428) writes them.
-pub const UNIT: &str = "Cel";
+use weir_device::{Sensor, Settings, Threshold};
 
-/// A reading is taken so often.
-pub const PERIOD_MS: u64 = 1_000;
+use crate::core::name;
+
+/// The sensor, as it is built. Commands change its period and its limit.
+pub(crate) fn sensor() -> Sensor {
+    Sensor {
+        name: name("temperature"),
+        // SenML's (RFC 8428) for degrees Celsius.
+        unit: Some("Cel"),
+        change_min: 0.5,
+        silence_ms_max: 60_000,
+        settings: Settings { period_ms: 1_000, limit: Some(Threshold { limit: 40.0, hysteresis: 1.0 }) },
+    }
+}
+
 /// A sensor that did not answer is asked again so much later.
 pub const SENSOR_RETRY_MS: u64 = 1_000;
-/// A reading is worth an event if it differs from the last one told by so much …
-pub const CHANGE_MIN: f64 = 0.5;
-/// … or if nothing was told for so long.
-pub const SILENCE_MS_MAX: u64 = 60_000;
-/// A temperature this high, or higher, is `limit-crossed`,
-pub const LIMIT: f64 = 40.0;
-/// and is over only when it has fallen so far below.
-pub const LIMIT_HYSTERESIS: f64 = 1.0;
 
 /// Memory for events that are not acknowledged: some 60 readings.
 pub const OUTBOX_LEN: usize = 4096;
+/// The longest thing kept at once: a configuration.
+pub const JOURNAL_BUFFER_LEN: usize = 512;
 /// The most uplinks published and not acknowledged.
 pub const WINDOW: usize = 4;
 /// The longest uplink.
@@ -37,6 +40,11 @@ pub const SILENT_PEER_MS_MAX: u64 = 10_000;
 pub const BACKOFF_MS_MIN: u32 = 500;
 /// … to here.
 pub const BACKOFF_MS_MAX: u32 = 15_000;
+
+/// Asked which board it is, the light blinks so often …
+pub const BLINKS: u32 = 20;
+/// … and is on and off so long each.
+pub const BLINK_MS: u64 = 100;
 
 /// Both loops go round at least so often if nothing else happens …
 pub const ROUND_MS_MAX: u64 = 2_000;

@@ -17,6 +17,7 @@ mod clock;
 mod ethernet;
 mod i2c;
 mod idle;
+mod light;
 mod registers;
 mod uart;
 mod watchdog;
@@ -24,15 +25,32 @@ mod watchdog;
 use core::cell::RefCell;
 
 use cortex_m_rt::entry;
+use eeprom24x::addr_size::TwoBytes;
+use eeprom24x::page_size::B64;
+use eeprom24x::unique_serial::No as Unique;
+use eeprom24x::{Eeprom24x, SlaveAddr};
+use embassy_time::Delay;
 use embedded_hal_bus::i2c::RefCellDevice;
 use static_cell::{ConstStaticCell, StaticCell};
+use weir_device::Eeprom;
 use weir_firmware::{Board, Memory};
 
 /// What this board is called in `device-started`.
 const HARDWARE: &str = "lm3s6965evb";
+/// The EEPROM begins with the provisioning record. Bytes.
+const RECORD_LEN: u32 = 256;
+const EEPROM_LEN: u32 = 32_768;
 
 type Bus = RefCell<i2c::I2c>;
-type Parts = Board<RefCellDevice<'static, i2c::I2c>, ethernet::Ethernet, watchdog::Watchdog>;
+type Memory24c256 =
+    Eeprom<eeprom24x::Storage<RefCellDevice<'static, i2c::I2c>, B64, TwoBytes, Unique, Delay>>;
+type Parts = Board<
+    RefCellDevice<'static, i2c::I2c>,
+    Memory24c256,
+    ethernet::Ethernet,
+    light::Light,
+    watchdog::Watchdog,
+>;
 
 #[entry]
 fn main() -> ! {
@@ -40,20 +58,18 @@ fn main() -> ! {
 
     clock::start();
     uart::start();
-    // QEMU leaves the chip's own register of reset causes empty.
-    let reason = last_words::take("watchdog-or-pin");
     let bus: &'static Bus = BUS.init(RefCell::new(i2c::I2c::start()));
+    let eeprom = Eeprom24x::new_24x256(RefCellDevice::new(bus), SlaveAddr::default());
     let board = Board {
         hardware: HARDWARE,
-        reason,
-        identity: weir_firmware::identity::Identity {
-            device: "qemu-1".parse().expect("a name"),
-            gateway_host: "10.0.2.2".try_into().expect("short"),
-            gateway_port: 18_883,
-        },
-        boot: 7,
+        // QEMU leaves the chip's own register of reset causes empty.
+        reason: last_words::take("watchdog-or-pin"),
         sensor: RefCellDevice::new(bus),
+        storage: Eeprom(eeprom24x::Storage::new(eeprom, Delay)),
+        record: 0,
+        journal: RECORD_LEN..EEPROM_LEN,
         network: ethernet::Ethernet::start(),
+        light: light::Light::start(),
         watchdog: watchdog::Watchdog::start(),
         stack: last_words::stack_used,
     };
