@@ -14,11 +14,10 @@ use embedded_hal::digital::OutputPin;
 use embedded_hal::i2c::I2c;
 use embedded_storage::nor_flash::NorFlash;
 use weir_contract::body::Body;
-use weir_device::journal::Journal;
-use weir_device::{Config, Device, Duty, RESTART_WAIT_MS_MAX};
+use weir_device::{Duty, RESTART_WAIT_MS_MAX};
 
 use crate::core::Core;
-use crate::identity::{self, Identity};
+use crate::identity;
 use crate::{link, network, sampling, settings};
 
 /// What this firmware is called in `device-started`.
@@ -114,28 +113,29 @@ where
 {
     let Board { hardware, reason, mut storage, record, mut watchdog, .. } = board;
     let identity = identity::read(&mut storage, record, &mut watchdog).await;
-    let Ok(journal) = Journal::mount(storage, board.journal, &mut memory.journal, identity.seed) else {
+    let mut place = None;
+    let Memory { outbox, journal, link, network, sockets } = memory;
+    let Some(core) = Core::open(&mut place, &identity, storage, board.journal, outbox, journal) else {
         log::error!("the memory for boots, configuration and events does not work");
         Timer::after(Duration::from_millis(settings::ROUND_MS_MAX)).await;
         return End::Storage;
     };
-    let boot = journal.boot();
+    let (boot, seed) = (core.borrow().device.outbox().boot(), core.borrow().seed);
+    let shared = Shared::new(core);
     log::info!("{} on {hardware}, boot {boot} ({reason})", identity.device);
-
-    let seed = seed(&identity, boot);
-    let device = Device::new(config(&identity), boot, &mut memory.outbox[..], seed);
-    let started =
-        Body::DeviceStarted { fw: FIRMWARE.into(), hw: hardware.into(), reason: reason.as_str().into() };
-    let shared = Shared::new(Core::new(device, journal));
-    shared.start(&started);
+    shared.start(&Body::DeviceStarted {
+        fw: FIRMWARE.into(),
+        hw: hardware.into(),
+        reason: reason.as_str().into(),
+    });
 
     let dhcp = embassy_net::Config::dhcpv4(DhcpConfig::default());
-    let (stack, mut runner) = embassy_net::new(board.network, dhcp, &mut memory.sockets, seed);
-    let network = network::Network::new(stack, &mut memory.network);
+    let (stack, mut runner) = embassy_net::new(board.network, dhcp, sockets, seed);
+    let network = network::Network::new(stack, network);
     // Pinned here and not moved into what joins them: as large as they are, copies of them would be the deepest stack.
     let runner = pin!(runner.run());
     let sampling = pin!(sampling::run(&shared, board.sensor, watchdog, board.stack));
-    let link = pin!(link::run(&shared, &identity, network, &mut memory.link));
+    let link = pin!(link::run(&shared, &identity, network, link));
     let duties = pin!(duties(&shared, board.light));
     match select(select(sampling, link), select(duties, runner)).await {
         Either::Second(Either::First(end)) => end,
@@ -145,7 +145,7 @@ where
 }
 
 /// Shows which board this is when it is asked, and ends when the board is to restart.
-async fn duties<F: NorFlash>(shared: &Shared<'_, F>, mut light: impl OutputPin) -> End {
+async fn duties<F: NorFlash>(shared: &Shared<'_, '_, F>, mut light: impl OutputPin) -> End {
     loop {
         match select(shared.identify.wait(), shared.restart.wait()).await {
             Either::First(()) => {
@@ -169,8 +169,8 @@ async fn duties<F: NorFlash>(shared: &Shared<'_, F>, mut light: impl OutputPin) 
 }
 
 /// What the loops share. They run on one thread and borrow only between awaits.
-pub(crate) struct Shared<'m, F> {
-    core: RefCell<Core<'m, F>>,
+pub(crate) struct Shared<'c, 'm, F> {
+    core: &'c RefCell<Core<'m, F>>,
     /// There may be something to publish.
     news: Signal<NoopRawMutex, ()>,
     identify: Signal<NoopRawMutex, ()>,
@@ -178,10 +178,10 @@ pub(crate) struct Shared<'m, F> {
     link_went_round: Cell<bool>,
 }
 
-impl<'m, F: NorFlash> Shared<'m, F> {
-    fn new(core: Core<'m, F>) -> Self {
+impl<'c, 'm, F: NorFlash> Shared<'c, 'm, F> {
+    fn new(core: &'c RefCell<Core<'m, F>>) -> Self {
         Self {
-            core: RefCell::new(core),
+            core,
             news: Signal::new(),
             identify: Signal::new(),
             restart: Signal::new(),
@@ -255,25 +255,4 @@ pub(crate) fn now_ms() -> u64 {
 pub(crate) async fn pause_until(until_ms: Option<u64>) {
     let round_ends_ms = now_ms() + settings::ROUND_MS_MAX;
     Timer::at(Instant::from_millis(until_ms.map_or(round_ends_ms, |until| until.min(round_ends_ms)))).await;
-}
-
-fn config(identity: &Identity) -> Config {
-    Config {
-        #[expect(clippy::cast_possible_truncation, reason = "a handful")]
-        window: settings::WINDOW as u16,
-        uplink_events_max: settings::UPLINK_EVENTS_MAX,
-        uplink_len_max: settings::UPLINK_LEN_MAX,
-        backoff_ms_min: settings::BACKOFF_MS_MIN,
-        backoff_ms_max: settings::BACKOFF_MS_MAX,
-        ..Config::new(identity.device)
-    }
-}
-
-/// For what should differ between devices and boots and need not be secret: ports, pauses. FNV-1a of both.
-fn seed(identity: &Identity, boot: u64) -> u64 {
-    let boot = boot.to_le_bytes();
-    let bytes = identity.device.bytes().chain(boot);
-    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
 }

@@ -1,39 +1,60 @@
 //! The device, its agent and its memory, tied together: everything that decides, and nothing that waits.
 
+use core::cell::RefCell;
+use core::ops::Range;
+
 use embedded_storage::nor_flash::NorFlash;
 use weir_contract::Id;
 use weir_contract::body::Body;
 use weir_device::journal::Journal;
-use weir_device::{Agent, Device, Duty, record_len_max};
+use weir_device::{Agent, Config, Device, Duty, Ram, record_len_max};
 
+use crate::identity::Identity;
 use crate::settings;
 
 /// How many sensors there are.
 const SENSORS: usize = 1;
 
 pub(crate) struct Core<'m, F> {
-    pub(crate) device: Device<&'m mut [u8], { settings::WINDOW }>,
+    pub(crate) device: Device<Ram<&'m mut [u8]>, { settings::WINDOW }>,
     pub(crate) agent: Agent<SENSORS>,
     journal: Journal<F, &'m mut [u8; settings::JOURNAL_BUFFER_LEN]>,
+    /// For what should differ between devices and boots and need not be secret: ports, pauses.
+    pub(crate) seed: u64,
 }
 
 impl<'m, F: NorFlash> Core<'m, F> {
-    /// As an earlier boot has left it, if it left anything.
-    pub(crate) fn new(
-        mut device: Device<&'m mut [u8], { settings::WINDOW }>,
-        mut journal: Journal<F, &'m mut [u8; settings::JOURNAL_BUFFER_LEN]>,
-    ) -> Self {
-        let mut agent = Agent::new(&[settings::sensor()]);
-        match journal.config() {
+    /// As an earlier boot has left it, if it left anything, in its `place`. `None` if `storage` does not work.
+    // Apart, because what is made and moved here is as deep as the stack gets, and should be gone when the app runs.
+    #[inline(never)]
+    pub(crate) fn open<'c>(
+        place: &'c mut Option<RefCell<Self>>,
+        identity: &Identity,
+        storage: F,
+        area: Range<u32>,
+        outbox: &'m mut [u8],
+        buffer: &'m mut [u8; settings::JOURNAL_BUFFER_LEN],
+    ) -> Option<&'c RefCell<Self>> {
+        let journal = Journal::mount(storage, area, buffer, identity.seed).ok()?;
+        let boot = journal.boot();
+        let seed = seed(identity, boot);
+        let device = Device::new(config(identity), boot, Ram::new(outbox), seed);
+        let mut core = Self { device, agent: Agent::new(&[settings::sensor()]), journal, seed };
+        core.restore();
+        Some(place.insert(RefCell::new(core)))
+    }
+
+    #[inline(never)]
+    fn restore(&mut self) {
+        match self.journal.config() {
             Ok(None) => {}
             Ok(Some(record)) => {
-                if agent.restore(&mut device, record).is_err() {
+                if self.agent.restore(&mut self.device, record).is_err() {
                     log::warn!("the configuration that was kept cannot be read; the one built in is used");
                 }
             }
             Err(_) => log::warn!("the configuration cannot be read now; the one built in is used"),
         }
-        Self { device, agent, journal }
     }
 
     /// Emits the first events of this boot.
@@ -80,4 +101,25 @@ impl<'m, F: NorFlash> Core<'m, F> {
 /// A name that is known when the firmware is built.
 pub(crate) fn name(name: &'static str) -> Id {
     name.parse().expect("settings hold names")
+}
+
+fn config(identity: &Identity) -> Config {
+    Config {
+        #[expect(clippy::cast_possible_truncation, reason = "a handful")]
+        window: settings::WINDOW as u16,
+        uplink_events_max: settings::UPLINK_EVENTS_MAX,
+        uplink_len_max: settings::UPLINK_LEN_MAX,
+        backoff_ms_min: settings::BACKOFF_MS_MIN,
+        backoff_ms_max: settings::BACKOFF_MS_MAX,
+        ..Config::new(identity.device)
+    }
+}
+
+/// FNV-1a of both.
+fn seed(identity: &Identity, boot: u64) -> u64 {
+    let boot = boot.to_le_bytes();
+    let bytes = identity.device.bytes().chain(boot);
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }

@@ -40,7 +40,7 @@ impl Memory {
 
 /// Goes round for ever: connects when the device says so, and talks until the connection ends.
 pub(crate) async fn run<F: NorFlash>(
-    shared: &Shared<'_, F>,
+    shared: &Shared<'_, '_, F>,
     identity: &Identity,
     mut network: Network<'_>,
     memory: &mut Memory,
@@ -101,8 +101,8 @@ impl From<embassy_net::tcp::Error> for End {
 }
 
 /// One connection.
-struct Link<'l, 'm, 'n, F> {
-    shared: &'l Shared<'m, F>,
+struct Link<'l, 'c, 'm, 'n, F> {
+    shared: &'l Shared<'c, 'm, F>,
     identity: &'l Identity,
     connection: Connection<'n>,
     send: &'l mut [u8],
@@ -116,9 +116,9 @@ struct Link<'l, 'm, 'n, F> {
     pinged_at: Option<u64>,
 }
 
-impl<'l, 'm, 'n, F: NorFlash> Link<'l, 'm, 'n, F> {
+impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
     fn new(
-        shared: &'l Shared<'m, F>,
+        shared: &'l Shared<'c, 'm, F>,
         identity: &'l Identity,
         connection: Connection<'n>,
         memory: &'l mut Memory,

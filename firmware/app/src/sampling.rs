@@ -9,7 +9,7 @@ use crate::settings;
 
 /// Goes round for ever. `stack` tells how much of the stack was used, for the log.
 pub(crate) async fn run<B: I2c, F: NorFlash>(
-    shared: &Shared<'_, F>,
+    shared: &Shared<'_, '_, F>,
     bus: B,
     mut watchdog: impl Watchdog,
     stack: fn() -> (usize, usize),

@@ -38,6 +38,8 @@ const RCC_MOSCDIS: u32 = 1 << 0;
 const RIS_PLLLRIS: u32 = 1 << 6;
 const RCGC1_TIMER0: u32 = 1 << 16;
 
+const RCGC1_TIMER1: u32 = 1 << 17;
+
 const TIMER0: usize = 0x4003_0000;
 const GPTMCFG: Register = Register::at(TIMER0, 0x000);
 const GPTMTAMR: Register = Register::at(TIMER0, 0x004);
@@ -45,6 +47,14 @@ const GPTMCTL: Register = Register::at(TIMER0, 0x00C);
 const GPTMIMR: Register = Register::at(TIMER0, 0x018);
 const GPTMICR: Register = Register::at(TIMER0, 0x024);
 const GPTMTAILR: Register = Register::at(TIMER0, 0x028);
+/// Timer 1, see [`stir`].
+const TIMER1: usize = 0x4003_1000;
+const STIR_CFG: Register = Register::at(TIMER1, 0x000);
+const STIR_TAMR: Register = Register::at(TIMER1, 0x004);
+const STIR_CTL: Register = Register::at(TIMER1, 0x00C);
+const STIR_TAILR: Register = Register::at(TIMER1, 0x028);
+/// A millisecond.
+const STIR_CYCLES: u32 = 12_500;
 const CFG_32_BIT: u32 = 0;
 const TAMR_ONE_SHOT: u32 = 1;
 const CTL_ENABLE: u32 = 1;
@@ -67,7 +77,7 @@ pub(crate) fn start() {
     while RIS.read() & RIS_PLLLRIS == 0 {}
     RCC.write(RCC.read() & !RCC_BYPASS);
 
-    RCGC1.set(RCGC1_TIMER0);
+    RCGC1.set(RCGC1_TIMER0 | RCGC1_TIMER1);
     // The clock reaches the timer some cycles later.
     let _ = RCGC1.read();
     GPTMCTL.write(0);
@@ -75,6 +85,9 @@ pub(crate) fn start() {
     GPTMTAMR.write(TAMR_ONE_SHOT);
     GPTMIMR.write(TIMEOUT);
     enable(Interrupt::Timer0A);
+    STIR_CTL.write(0);
+    STIR_CFG.write(CFG_32_BIT);
+    STIR_TAMR.write(TAMR_ONE_SHOT);
 
     let mut systick = Peripherals::take().expect("nobody else takes them").SYST;
     systick.set_clock_source(SystClkSource::Core);
@@ -82,6 +95,14 @@ pub(crate) fn start() {
     systick.clear_current();
     systick.enable_interrupt();
     systick.enable_counter();
+}
+
+/// Has a timer run out soon, at which nothing happens here. In QEMU its main loop then goes round: a board that does not
+/// tick lets it sleep, and only there does its user network look after connections that it was asked to open.
+pub(crate) fn stir() {
+    STIR_CTL.write(0);
+    STIR_TAILR.write(STIR_CYCLES);
+    STIR_CTL.write(CTL_ENABLE);
 }
 
 impl Clock {

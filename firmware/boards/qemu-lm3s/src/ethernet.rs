@@ -9,6 +9,7 @@ use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxTok
 use embassy_sync::waitqueue::AtomicWaker;
 use static_cell::ConstStaticCell;
 
+use crate::clock;
 use crate::registers::{Interrupt, Register, enable};
 
 const MAC0: usize = 0x4004_8000;
@@ -34,8 +35,9 @@ const TR_TRANSMIT: u32 = 1;
 const RCGC2_EMAC_EPHY: u32 = 1 << 28 | 1 << 30;
 
 const HEADER_LEN: usize = 14;
-/// The greatest frame without its check sum.
-const FRAME_LEN_MAX: usize = 1514;
+/// The greatest frame without its check sum: datagrams of 576 bytes, which everybody can take (RFC 791). TCP keeps to it;
+/// what comes larger is not for us.
+const FRAME_LEN_MAX: usize = HEADER_LEN + 576;
 /// A received frame begins with its length in two bytes, which count themselves and the check sum at its end.
 const LENGTH_LEN: usize = 2;
 const CRC_LEN: usize = 4;
@@ -158,6 +160,7 @@ impl TxToken for Sending<'_> {
             DATA.write(u32::from_le_bytes(word));
         }
         TR.write(TR_TRANSMIT);
+        clock::stir();
         result
     }
 }

@@ -1,7 +1,8 @@
-//! The log, as lines on UART 0.
+//! The log, as lines on UART 0: milliseconds since power-up, level, message.
 
 use core::fmt::{self, Write as _};
 
+use embassy_time::Instant;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::registers::Register;
@@ -51,7 +52,7 @@ impl Log for Uart {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let _ = writeln!(Lines, "{} {}", record.level(), record.args());
+        let _ = writeln!(Lines, "{:>8} {} {}", Instant::now().as_millis(), record.level(), record.args());
     }
 
     fn flush(&self) {}
