@@ -1,13 +1,14 @@
 # A newcomer's doors. Each sets up what is missing (tests/setup.sh), so the order does not matter.
 #
-#   make demo    the whole pipeline on this machine, an outage included (ARGS="--devices 200 --serve", ARGS=--help)
-#   make test    every test
-#   make bench   speed and size, as a table and as JSON (ARGS=--quick for a small one)
-#   make pi      packages of the gateway for a Raspberry Pi, 64 and 32 bits (deploy/pi/README.md)
-#   make lint    formatting, clippy and, where it is installed, cargo deny
-#   make setup   only what the others need: nats-server, stock MQTT clients
+#   make demo     the whole pipeline on this machine, an outage included (ARGS="--devices 200 --serve", ARGS=--help)
+#   make test     every test
+#   make firmware the firmware for every board: sizes against budgets, paths of the images (firmware/README.md)
+#   make bench    speed and size, as a table and as JSON (ARGS=--quick for a small one)
+#   make pi       packages of the gateway for a Raspberry Pi, 64 and 32 bits (deploy/pi/README.md)
+#   make lint     formatting, clippy and, where it is installed, cargo deny
+#   make setup    only what the others need: nats-server, stock MQTT clients
 
-.PHONY: help setup demo test bench pi lint
+.PHONY: help setup demo test bench firmware pi lint
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
@@ -24,7 +25,10 @@ demo: setup
 	@$(CARGO) build --quiet --locked --workspace --bins
 	@$(CARGO) run --quiet --locked --bin weir-demo -- $(ARGS)
 
-test: setup
+firmware:
+	@firmware/build.sh
+
+test: setup firmware
 	$(CARGO) build --locked --workspace --bins
 	@deploy/pi/test.sh
 	$(CARGO) test --locked --workspace
@@ -38,6 +42,7 @@ pi: setup
 
 lint:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --manifest-path firmware/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
 	else echo "lint: cargo deny is not installed, so deny.toml was not checked (cargo install --locked cargo-deny)"; fi

@@ -5,7 +5,8 @@
 #                            new enough, else the pinned wheel (tests/requirements.txt, with its hash)
 #   .tools/python/           paho-mqtt, for the stock-client tests
 #
-# and, from apt where that is possible without asking, mosquitto_pub for the same tests.
+# and, from apt where that is possible without asking, mosquitto_pub for the same tests and qemu-system-arm for the
+# firmware's. What builds the firmware is firmware/build.sh's to find.
 # Runs in a blink when nothing is missing. Says in a sentence what to do when something cannot be had.
 set -eu
 
@@ -87,6 +88,13 @@ stock_clients() {
         say "no mosquitto_pub: its test will be skipped. To have it: sudo apt-get install mosquitto-clients"
 }
 
+# Emulates the board that the firmware is tested on.
+emulator() {
+    have qemu-system-arm && return 0
+    apt_install qemu-system-arm && return 0
+    give_up "no qemu-system-arm, which runs the firmware in the tests. Install it, for instance: sudo apt-get install qemu-system-arm"
+}
+
 # Two at a time would step on each other; where there is no flock they are rare enough.
 if have flock; then
     exec 9>"$tools/.lock"
@@ -95,3 +103,4 @@ fi
 compiler
 nats_server
 stock_clients
+emulator

@@ -4,6 +4,7 @@
 //! Everything listens on free loopback ports and keeps its files in one temporary folder, so worlds do not meet. Every
 //! wait has a deadline. Nothing outlives the process that started it.
 
+pub mod board;
 pub mod clock;
 pub mod cloud;
 pub mod credentials;

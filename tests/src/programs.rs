@@ -108,6 +108,25 @@ pub fn nats_server() -> Result<PathBuf> {
         .map_err(anyhow::Error::msg)
 }
 
+/// The firmware's image for a board, whose target is `target`; built if it is missing or old.
+pub fn firmware(board: &str, target: &str) -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let build = root().join("firmware/build.sh");
+            let done = Command::new(&build).arg(board).output();
+            let done = done.map_err(|error| format!("{}: {error}", build.display()))?;
+            if done.status.success() {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(&done.stderr).into_owned())
+            }
+        })
+        .clone()
+        .map_err(anyhow::Error::msg)?;
+    Ok(root().join(format!("firmware/target/{target}/release/weir-{board}")))
+}
+
 /// The folder with the Python packages that `make setup` installed.
 #[must_use]
 pub fn python_packages() -> PathBuf {

@@ -6,7 +6,7 @@ use core::pin::pin;
 
 use embassy_futures::select::{Either, select};
 use embassy_net::driver::Driver;
-use embassy_net::{DhcpConfig, StackResources};
+use embassy_net::{DhcpConfig, Runner, StackResources};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Instant, Timer};
@@ -103,11 +103,18 @@ impl Default for Memory {
 }
 
 /// Runs the thermometer on a board, until the board is to restart.
-pub async fn run<B, F, D, L, W>(board: Board<B, F, D, L, W>, memory: &mut Memory) -> End
+///
+/// `spawn` has a task of its own run the network stack (`runner.run()`). In one task with what uses it, each would wake
+/// the other for ever: the stack is woken by every look at a socket.
+pub async fn run<B, F, D, L, W>(
+    board: Board<B, F, D, L, W>,
+    memory: &'static mut Memory,
+    spawn: impl FnOnce(Runner<'static, D>),
+) -> End
 where
     B: I2c,
     F: NorFlash,
-    D: Driver,
+    D: Driver + 'static,
     L: OutputPin,
     W: Watchdog,
 {
@@ -130,17 +137,16 @@ where
     });
 
     let dhcp = embassy_net::Config::dhcpv4(DhcpConfig::default());
-    let (stack, mut runner) = embassy_net::new(board.network, dhcp, sockets, seed);
+    let (stack, runner) = embassy_net::new(board.network, dhcp, sockets, seed);
+    spawn(runner);
     let network = network::Network::new(stack, network);
     // Pinned here and not moved into what joins them: as large as they are, copies of them would be the deepest stack.
-    let runner = pin!(runner.run());
     let sampling = pin!(sampling::run(&shared, board.sensor, watchdog, board.stack));
     let link = pin!(link::run(&shared, &identity, network, link));
     let duties = pin!(duties(&shared, board.light));
-    match select(select(sampling, link), select(duties, runner)).await {
-        Either::Second(Either::First(end)) => end,
-        Either::First(Either::First(never) | Either::Second(never))
-        | Either::Second(Either::Second(never)) => never,
+    match select(select(sampling, link), duties).await {
+        Either::Second(end) => end,
+        Either::First(Either::First(never) | Either::Second(never)) => never,
     }
 }
 

@@ -21,8 +21,8 @@
 //!
 //! # How it runs
 //!
-//! Three loops in one task, on one thread: [`sampling`], [`link`] (MQTT) and the network stack. They share a
-//! [`Device`](weir_device::Device), borrowed only between awaits. The watchdog is fed while the first two go round.
+//! Two loops in one task, on one thread: [`sampling`] and [`link`] (MQTT); the network stack has a task of its own. The
+//! loops share a [`Core`](core::Core), borrowed only between awaits. The watchdog is fed while both go round.
 
 #![no_std]
 

@@ -29,6 +29,8 @@ use eeprom24x::addr_size::TwoBytes;
 use eeprom24x::page_size::B64;
 use eeprom24x::unique_serial::No as Unique;
 use eeprom24x::{Eeprom24x, SlaveAddr};
+use embassy_executor::Spawner;
+use embassy_net::Runner;
 use embassy_time::Delay;
 use embedded_hal_bus::i2c::RefCellDevice;
 use static_cell::{ConstStaticCell, StaticCell};
@@ -73,12 +75,18 @@ fn main() -> ! {
         watchdog: watchdog::Watchdog::start(),
         stack: last_words::stack_used,
     };
-    idle::run(|spawner| spawner.spawn(app(board).expect("spawned once")))
+    idle::run(|spawner| spawner.spawn(app(spawner, board).expect("spawned once")))
 }
 
 #[embassy_executor::task]
-async fn app(board: Parts) {
+async fn app(spawner: Spawner, board: Parts) {
     static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
-    let end = weir_firmware::run(board, MEMORY.take()).await;
+    let network = |runner| spawner.spawn(network(runner).expect("spawned once"));
+    let end = weir_firmware::run(board, MEMORY.take(), network).await;
     last_words::restart(end.reason())
+}
+
+#[embassy_executor::task]
+async fn network(mut runner: Runner<'static, ethernet::Ethernet>) {
+    runner.run().await;
 }

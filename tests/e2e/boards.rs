@@ -1,0 +1,125 @@
+//! The real firmware, on emulated boards: what it measures reaches the cloud, whatever is pulled.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weir_tests::board::Board;
+use weir_tests::wait::{eventually, pause};
+use weir_tests::{SETTLED_WITHIN, World};
+
+/// By the board's own clock: what the emulator waits for the machine it runs on is not the board's.
+const FIRST_EVENT_MS_MAX: u64 = 1000;
+const CONNECTS_WITHIN: Duration = Duration::from_secs(60);
+/// Longer than a board takes to notice that nobody answers.
+const CABLE_PULLED: Duration = Duration::from_secs(25);
+const IDLE: Duration = Duration::from_secs(10);
+/// Of one processor.
+const IDLE_SHARE_MAX: f64 = 0.05;
+
+#[test]
+fn the_first_event_is_acknowledged_within_a_second_of_power_up() -> Result<()> {
+    let mut world = World::start()?;
+    let board = board(&mut world, "quick")?;
+    let took_ms = first_acknowledged_ms(&board)?;
+    ensure!(took_ms <= FIRST_EVENT_MS_MAX, "it took {took_ms} ms");
+    world.cloud.await_events("quick", 1, SETTLED_WITHIN)?;
+    let events = world.cloud.events("quick")?;
+    ensure!(
+        events[0]["kind"] == "device-started" && events[0]["body"]["reason"] == "power-on",
+        "{}",
+        events[0]
+    );
+    world.end()
+}
+
+#[test]
+fn what_the_sensor_measures_is_seen_in_the_cloud() -> Result<()> {
+    let mut world = World::start()?;
+    let mut board = board(&mut world, "warm")?;
+    for celsius in [21.5, -12.5, 42.0, 0.0] {
+        board.set_temperature(celsius)?;
+        eventually(SETTLED_WITHIN, &format!("{celsius} °C in the state"), || {
+            let state = world.cloud.get("/v1/devices/warm/state")?;
+            let value = temperature(&state).with_context(|| format!("no temperature in {state}"))?;
+            ensure!(value == celsius, "it is {value}");
+            Ok(Some(()))
+        })?;
+    }
+    let events = world.cloud.events("warm")?;
+    let crossed: Vec<&Value> = events
+        .iter()
+        .filter(|event| event["kind"] == "limit-crossed")
+        .map(|event| &event["body"]["rising"])
+        .collect();
+    ensure!(crossed == [true, false], "40 °C were crossed once up and once down: {crossed:?}");
+    world.end()
+}
+
+#[test]
+fn what_is_measured_while_the_cable_is_pulled_arrives_when_it_is_back() -> Result<()> {
+    let mut world = World::start()?;
+    let mut board = board(&mut world, "cut-off")?;
+    first_acknowledged_ms(&board)?;
+    board.set_cable(false)?;
+    let begin = Instant::now();
+    let mut celsius = 10.0;
+    while begin.elapsed() < CABLE_PULLED {
+        celsius += 1.0;
+        board.set_temperature(celsius)?;
+        pause(Duration::from_millis(1500));
+    }
+    board.set_cable(true)?;
+    eventually(SETTLED_WITHIN, "the last reading", || {
+        Ok((temperature(&world.cloud.get("/v1/devices/cut-off/state")?) == Some(celsius)).then_some(()))
+    })?;
+    nothing_is_missing(&world, &board)?;
+    let readings =
+        world.cloud.events("cut-off")?.iter().filter(|event| event["kind"] == "reading-taken").count();
+    ensure!(readings >= 10, "{readings} readings");
+    world.end()
+}
+
+#[test]
+fn an_idle_board_leaves_its_host_alone() -> Result<()> {
+    let mut world = World::start()?;
+    let board = board(&mut world, "idle")?;
+    first_acknowledged_ms(&board)?;
+    let before = board.usage()?.cpu;
+    pause(IDLE);
+    let share = (board.usage()?.cpu - before).as_secs_f64() / IDLE.as_secs_f64();
+    ensure!(share <= IDLE_SHARE_MAX, "{:.1} % of a processor", share * 100.0);
+    world.end()
+}
+
+fn board(world: &mut World, device: &str) -> Result<Board> {
+    let gateway = world.gateway().mqtt();
+    Board::start(&world.folder().join(device), device, gateway)
+}
+
+/// Milliseconds from power-up to the first acknowledgement, by the board's clock.
+fn first_acknowledged_ms(board: &Board) -> Result<u64> {
+    board.await_log(CONNECTS_WITHIN, "the first acknowledgement", |line| {
+        let (_, rest) = line.split_once("first event acknowledged ")?;
+        rest.split(' ').next()?.parse().ok()
+    })
+}
+
+/// The temperature in a device's state.
+fn temperature(state: &Value) -> Option<f64> {
+    state["sensors"]["temperature"]["value"].as_f64()
+}
+
+/// Every number of every boot, up to the last that came, is stored or in the ledger.
+fn nothing_is_missing(world: &World, board: &Board) -> Result<()> {
+    eventually(SETTLED_WITHIN, "no number missing", || {
+        let answer = world.cloud.get(&format!("/v1/devices/{}/boots", board.device()))?;
+        let boots = answer["boots"].as_array().context("no boots")?;
+        for number in board.boots()? {
+            let boot = boots.iter().find(|boot| boot["boot"] == number.to_string().as_str());
+            let boot = boot.with_context(|| format!("boot {number} is not in {answer}"))?;
+            ensure!(boot["missing"].as_array().is_some_and(Vec::is_empty), "{boot}");
+        }
+        Ok(Some(()))
+    })
+}
