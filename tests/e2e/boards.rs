@@ -1,5 +1,6 @@
 //! The real firmware, on emulated boards: what it measures reaches the cloud, whatever is pulled.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -81,6 +82,64 @@ fn what_is_measured_while_the_cable_is_pulled_arrives_when_it_is_back() -> Resul
 }
 
 #[test]
+fn no_cut_of_power_loses_a_number() -> Result<()> {
+    const CUTS: usize = 8;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut world = World::start()?;
+    let mut board = board(&mut world, "cut")?;
+    for cut in 0..CUTS {
+        // Sometimes it goes before it is up, sometimes while it cannot send, sometimes while it sends.
+        let (cable, gateway) = (cut % 3 == 1, cut % 4 == 2);
+        if cable {
+            board.set_cable(false)?;
+        }
+        if gateway {
+            world.gateway().kill9()?;
+        }
+        for _ in 0..random.u32(0..4) {
+            board.set_temperature(f64::from(random.i32(-80..180)) / 2.0)?;
+            pause(Duration::from_millis(random.u64(0..1200)));
+        }
+        board.cut_power()?;
+        board.power_up()?;
+        if gateway {
+            world.gateway().start_again()?;
+        }
+    }
+    board.set_temperature(99.5)?;
+    eventually(SETTLED_WITHIN, "the last reading", || {
+        Ok((temperature(&world.cloud.get("/v1/devices/cut/state")?) == Some(99.5)).then_some(()))
+    })?;
+    nothing_is_missing(&world, &board)?;
+    let boots = board.boots()?;
+    ensure!(
+        boots.iter().collect::<BTreeSet<_>>().len() == boots.len(),
+        "a boot's number came twice: {boots:?}"
+    );
+    world.verify_log()?;
+    world.end()
+}
+
+#[test]
+fn a_reset_tells_its_reason_and_loses_nothing() -> Result<()> {
+    let mut world = World::start()?;
+    let mut board = board(&mut world, "reset")?;
+    first_acknowledged_ms(&board)?;
+    board.reset()?;
+    let reasons = eventually(SETTLED_WITHIN, "a second start", || {
+        let events = world.cloud.events("reset")?;
+        let starts = events.iter().filter(|event| event["kind"] == "device-started");
+        let reasons: Vec<String> = starts.map(|event| event["body"]["reason"].to_string()).collect();
+        Ok((reasons.len() > 1).then_some(reasons))
+    })?;
+    ensure!(reasons == ["\"power-on\"", "\"watchdog-or-pin\""], "{reasons:?}");
+    nothing_is_missing(&world, &board)?;
+    world.end()
+}
+
+#[test]
 fn an_idle_board_leaves_its_host_alone() -> Result<()> {
     let mut world = World::start()?;
     let board = board(&mut world, "idle")?;
@@ -119,6 +178,10 @@ fn nothing_is_missing(world: &World, board: &Board) -> Result<()> {
             let boot = boots.iter().find(|boot| boot["boot"] == number.to_string().as_str());
             let boot = boot.with_context(|| format!("boot {number} is not in {answer}"))?;
             ensure!(boot["missing"].as_array().is_some_and(Vec::is_empty), "{boot}");
+            // Each once: as many rows as numbers.
+            let stored = boot["stored"].as_array().context("no ranges")?;
+            let numbers = stored.iter().map(|range| Some(range[1].as_u64()? - range[0].as_u64()? + 1));
+            ensure!(numbers.sum::<Option<u64>>() == boot["events"].as_u64(), "{boot}");
         }
         Ok(Some(()))
     })

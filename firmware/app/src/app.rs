@@ -76,7 +76,6 @@ impl End {
 
 /// Memory that the app borrows for as long as it runs.
 pub struct Memory {
-    outbox: [u8; settings::OUTBOX_LEN],
     journal: [u8; settings::JOURNAL_BUFFER_LEN],
     link: link::Memory,
     network: network::Memory,
@@ -87,7 +86,6 @@ impl Memory {
     /// As it is lent.
     pub const fn new() -> Self {
         Self {
-            outbox: [0; settings::OUTBOX_LEN],
             journal: [0; settings::JOURNAL_BUFFER_LEN],
             link: link::Memory::new(),
             network: network::Memory::new(),
@@ -121,20 +119,21 @@ where
     let Board { hardware, reason, mut storage, record, mut watchdog, .. } = board;
     let identity = identity::read(&mut storage, record, &mut watchdog).await;
     let mut place = None;
-    let Memory { outbox, journal, link, network, sockets } = memory;
-    let Some(core) = Core::open(&mut place, &identity, storage, board.journal, outbox, journal) else {
+    let Memory { journal, link, network, sockets } = memory;
+    let Some(core) = Core::open(&mut place, &identity, storage, board.journal, journal) else {
         log::error!("the memory for boots, configuration and events does not work");
         Timer::after(Duration::from_millis(settings::ROUND_MS_MAX)).await;
         return End::Storage;
     };
     let (boot, seed) = (core.borrow().device.outbox().boot(), core.borrow().seed);
     let shared = Shared::new(core);
-    log::info!("{} on {hardware}, boot {boot} ({reason})", identity.device);
     shared.start(&Body::DeviceStarted {
         fw: FIRMWARE.into(),
         hw: hardware.into(),
         reason: reason.as_str().into(),
     });
+    // Now that it has an event of this boot to keep.
+    log::info!("{} on {hardware}, boot {boot} ({reason})", identity.device);
 
     let dhcp = embassy_net::Config::dhcpv4(DhcpConfig::default());
     let (stack, runner) = embassy_net::new(board.network, dhcp, sockets, seed);
@@ -175,7 +174,7 @@ async fn duties<F: NorFlash>(shared: &Shared<'_, '_, F>, mut light: impl OutputP
 }
 
 /// What the loops share. They run on one thread and borrow only between awaits.
-pub(crate) struct Shared<'c, 'm, F> {
+pub(crate) struct Shared<'c, 'm, F: NorFlash> {
     core: &'c RefCell<Core<'m, F>>,
     /// There may be something to publish.
     news: Signal<NoopRawMutex, ()>,

@@ -7,7 +7,7 @@ use embedded_storage::nor_flash::NorFlash;
 use weir_contract::Id;
 use weir_contract::body::Body;
 use weir_device::journal::Journal;
-use weir_device::{Agent, Config, Device, Duty, Ram, record_len_max};
+use weir_device::{Agent, Config, Device, Duty, record_len_max};
 
 use crate::identity::Identity;
 use crate::settings;
@@ -15,10 +15,9 @@ use crate::settings;
 /// How many sensors there are.
 const SENSORS: usize = 1;
 
-pub(crate) struct Core<'m, F> {
-    pub(crate) device: Device<Ram<&'m mut [u8]>, { settings::WINDOW }>,
+pub(crate) struct Core<'m, F: NorFlash> {
+    pub(crate) device: Device<Journal<F, &'m mut [u8; settings::JOURNAL_BUFFER_LEN]>, { settings::WINDOW }>,
     pub(crate) agent: Agent<SENSORS>,
-    journal: Journal<F, &'m mut [u8; settings::JOURNAL_BUFFER_LEN]>,
     /// For what should differ between devices and boots and need not be secret: ports, pauses.
     pub(crate) seed: u64,
 }
@@ -32,28 +31,31 @@ impl<'m, F: NorFlash> Core<'m, F> {
         identity: &Identity,
         storage: F,
         area: Range<u32>,
-        outbox: &'m mut [u8],
         buffer: &'m mut [u8; settings::JOURNAL_BUFFER_LEN],
     ) -> Option<&'c RefCell<Self>> {
         let journal = Journal::mount(storage, area, buffer, identity.seed).ok()?;
         let boot = journal.boot();
         let seed = seed(identity, boot);
-        let device = Device::new(config(identity), boot, Ram::new(outbox), seed);
-        let mut core = Self { device, agent: Agent::new(&[settings::sensor()]), journal, seed };
+        let device = Device::new(config(identity), boot, journal, seed);
+        let mut core = Self { device, agent: Agent::new(&[settings::sensor()]), seed };
         core.restore();
         Some(place.insert(RefCell::new(core)))
     }
 
     #[inline(never)]
     fn restore(&mut self) {
-        match self.journal.config() {
-            Ok(None) => {}
-            Ok(Some(record)) => {
-                if self.agent.restore(&mut self.device, record).is_err() {
-                    log::warn!("the configuration that was kept cannot be read; the one built in is used");
-                }
-            }
-            Err(_) => log::warn!("the configuration cannot be read now; the one built in is used"),
+        let mut buffer = [0; record_len_max(SENSORS)];
+        let record = match self.device.memory_mut().config() {
+            Ok(None) => return,
+            Ok(Some(record)) => buffer.get_mut(..record.len()).map(|buffer| {
+                buffer.copy_from_slice(record);
+                &*buffer
+            }),
+            Err(_) => None,
+        };
+        let restored = record.is_some_and(|record| self.agent.restore(&mut self.device, record).is_ok());
+        if !restored {
+            log::warn!("the configuration that was kept cannot be read; the one built in is used");
         }
     }
 
@@ -88,7 +90,7 @@ impl<'m, F: NorFlash> Core<'m, F> {
         }
         let mut record = [0; record_len_max(SENSORS)];
         let len = self.agent.record(&self.device, &mut record);
-        let kept = len.is_ok_and(|len| self.journal.set_config(&record[..len]).is_ok());
+        let kept = len.is_ok_and(|len| self.device.memory_mut().set_config(&record[..len]).is_ok());
         if kept {
             return self.agent.kept(now, &mut self.device);
         }

@@ -101,7 +101,7 @@ impl From<embassy_net::tcp::Error> for End {
 }
 
 /// One connection.
-struct Link<'l, 'c, 'm, 'n, F> {
+struct Link<'l, 'c, 'm, 'n, F: NorFlash> {
     shared: &'l Shared<'c, 'm, F>,
     identity: &'l Identity,
     connection: Connection<'n>,

@@ -19,9 +19,7 @@ pub(crate) fn sensor() -> Sensor {
 /// A sensor that did not answer is asked again so much later.
 pub const SENSOR_RETRY_MS: u64 = 1_000;
 
-/// Memory for events that are not acknowledged: some 30 readings.
-pub const OUTBOX_LEN: usize = 2048;
-/// The longest thing kept at once: a configuration.
+/// For the longest thing kept at once, an event or a configuration.
 pub const JOURNAL_BUFFER_LEN: usize = 512;
 /// The most uplinks published and not acknowledged.
 pub const WINDOW: usize = 4;
