@@ -9,10 +9,11 @@ use std::process::Command;
 
 /// Which packages a package may depend on; `None`: on all. Gateway and cloud never know each other: they meet in the
 /// contract.
-const ARROWS: [(&str, Option<&[&str]>); 6] = [
+const ARROWS: [(&str, Option<&[&str]>); 7] = [
     ("weir-contract", Some(&[])),
     ("weir-device", Some(&["weir-contract"])),
     ("weir-simulator", Some(&["weir-contract", "weir-device"])),
+    ("weir-provision", Some(&["weir-contract", "weir-device"])),
     ("weir-gateway", Some(&["weir-contract"])),
     ("weir-cloud", Some(&["weir-contract"])),
     ("weir-tests", None),
