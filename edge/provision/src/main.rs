@@ -45,9 +45,9 @@ Examples:
   a record of 256 bytes
     weir-provision write --device dev-1 --gateway 192.168.1.20:1883 --out record.bin
   with a password, the first line of a file
-    weir-provision write --device dev-1 --gateway gw.lan --password-file dev-1.password --out record.bin
+    weir-provision write --device dev-1 --gateway gw.lan --password-file secret --out record.bin
   into the image of a 24C256; what else is in it stays, so the device keeps its events
-    weir-provision write --device dev-1 --gateway 10.0.2.2:1883 --image eeprom.bin --size 32768
+    weir-provision write --device dev-1 --gateway gw.lan --image eeprom.bin --size 32768
   for a board with flash, at an address, for its programmer or as a file to be dropped on its USB drive
     weir-provision write --device dev-1 --gateway gw.lan --out record.hex --address 0x080E0000
     weir-provision write --device dev-1 --gateway gw.lan --out record.uf2 --address 0x101FF000";

@@ -176,7 +176,7 @@ fn a_file_with_a_password_is_only_its_owners() {
 fn help_has_examples_that_run() {
     let folder = folder();
     let at = folder.path();
-    fs::write(at.join("dev-1.password"), "x").expect("writes");
+    fs::write(at.join("secret"), "x").expect("writes");
     let mut examples = 0;
     for help in ["--help", "write --help", "read --help"] {
         let text = ok(at, help);
