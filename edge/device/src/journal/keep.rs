@@ -19,6 +19,9 @@ pub(super) struct Reader {
     pub(super) known: Option<(u64, u32)>,
 }
 
+/// The reader, and the one before it: an uplink ends where the event after it has been looked at.
+pub(super) type Readers = [Reader; 2];
+
 /// The epoch of a boot, as it was looked up last.
 pub(super) type Looked = Option<(u64, Option<u64>)>;
 
@@ -103,7 +106,7 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Memory for Journal<F, B> {
     }
 
     fn go_back(&mut self, position: Place, boot: u64, seq: u32) {
-        self.reader = Reader { at: position.0, known: Some((boot, seq - 1)) };
+        self.readers = [Reader { at: position.0, known: Some((boot, seq - 1)) }; 2];
         // What is found broken now was not before. It may be told twice then that something else is, which changes nothing.
         let searched = &mut self.state.facts.searched;
         *searched = position.0.min(*searched);
@@ -115,8 +118,9 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Memory for Journal<F, B> {
 
     fn free_all(&mut self) {
         // Pages that hold nothing but broken frames, say.
-        if self.reader.at == self.events.head {
-            self.freed(self.events.head, self.reader.known.unwrap_or((0, UNKNOWN)));
+        let [reader, _] = self.readers;
+        if reader.at == self.events.head {
+            self.freed(self.events.head, reader.known.unwrap_or((0, UNKNOWN)));
         }
     }
 
@@ -242,6 +246,7 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
         self.append(tag::TELLS, len, write)?;
         self.events.context.seq = stamp.seq;
         self.events.context.told = loss.id;
+        self.state.facts.freed.told = loss.id;
         self.state.facts.losses.told(loss.id);
         // It is told, whatever becomes of the second one; where that is not, the page has been closed.
         let _ = self.append(tag::TELLS_AGAIN, len, write);
@@ -283,8 +288,9 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
     fn find(&mut self, place: u64) -> Result<FoundEvent, StorageError<F::Error>> {
         let mut at = place.max(self.events.oldest());
         // Only who goes on where everything before is known can tell what is missing.
-        let searching = place == self.reader.at && at == place;
-        let mut known = self.reader.known.filter(|_| searching);
+        let reader = self.readers.into_iter().find(|reader| reader.at == place && at == place);
+        let searching = reader.is_some();
+        let mut known = reader.and_then(|reader| reader.known);
         while at < self.events.head {
             let Some((tag, len)) = self.frame_at(&mut at)? else { continue };
             let payload = &self.buffer.as_ref()[HEAD_LEN..HEAD_LEN + len];
@@ -302,14 +308,14 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
             let frame_len = u64::from(frame_len::<F>(len));
             let next = if tag == tag::TELLS { at + 2 * frame_len } else { at + frame_len };
             if seen.is_event {
-                if searching {
-                    self.reader = Reader { at: next, known };
+                if let Some(reader) = reader {
+                    self.readers = [Reader { at: next, known }, reader];
                 }
                 return Ok(Some((tag, len, next)));
             }
             at = next;
         }
-        if searching {
+        if let Some(reader) = reader {
             // What was written last in this boot, and broke, nothing else tells of.
             let Context { boot, seq, .. } = self.events.context;
             if let Some((of, last)) = known
@@ -319,7 +325,7 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
                 self.claim((boot, last + 1, seq), self.events.head)?;
                 known = Some((boot, seq));
             }
-            self.reader = Reader { at: self.events.head, known };
+            self.readers = [Reader { at: self.events.head, known }, reader];
         }
         Ok(None)
     }

@@ -61,7 +61,7 @@ pub use frame::StorageError;
 use crate::losses::Reason;
 use events::Events;
 use frame::Medium;
-use keep::{Looked, Reader};
+use keep::{Looked, Reader, Readers};
 use state::{Facts, Freed, Health, Pages, State, UNKNOWN, Update};
 
 /// The most bytes of a configuration, if the buffer is 8 bytes (and the padding of a write) longer.
@@ -126,7 +126,7 @@ pub struct Journal<F: NorFlash, B> {
     buffer: B,
     state: State,
     events: Events,
-    reader: Reader,
+    readers: Readers,
     looked: Looked,
     /// The present boot's, if it has been learned.
     epoch: Option<u64>,
@@ -158,9 +158,10 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
         let (mut events, found) =
             Events::mount(&mut medium, layout.events, freed.to, bytes).map_err(MountError::Storage)?;
         let facts = &mut state.facts;
-        facts.losses.told(events.context.told.max(freed.told));
+        facts.freed.told = freed.told.max(events.context.told);
+        facts.losses.told(facts.freed.told);
         if found.empty {
-            facts.freed = Freed { to: events.head, boot: 0, seq: UNKNOWN, told: freed.told };
+            facts.freed = Freed { to: events.head, boot: 0, seq: UNKNOWN, told: facts.freed.told };
         }
         let (lost, untold) = lost_at_the_end(facts, &events, found.torn);
         if let Some((boot, epoch)) = facts.epoch
@@ -194,7 +195,7 @@ impl<F: NorFlash, B: AsRef<[u8]> + AsMut<[u8]>> Journal<F, B> {
             buffer,
             state,
             events,
-            reader: Reader { at: start, known },
+            readers: [Reader { at: start, known }; 2],
             looked: None,
             epoch: None,
             freed_written: freed.to,
@@ -284,12 +285,21 @@ fn lost_at_the_end(facts: &mut Facts, events: &Events, torn: Option<u64>) -> (bo
     let Some(torn) = torn.filter(|&torn| torn != facts.torn && torn >= facts.freed.to) else {
         return (false, 0);
     };
-    // The last boot was writing an event, under the next number.
-    let logged = if context.boot == facts.boot { context.seq } else { 0 };
-    let seq = logged.max(facts.losses.last_of(facts.boot)) + 1;
     facts.torn = torn;
-    let kept = facts.losses.add(facts.boot, (seq, seq), 0, Reason::PowerCut).is_some();
-    (true, u64::from(!kept))
+    let boot = facts.boot;
+    let logged = if context.boot == boot { context.seq } else { 0 };
+    let mut lost = facts.losses.as_slice().iter().filter(|loss| loss.boot == boot && loss.from > logged);
+    let (from, to, reason) = match lost.next() {
+        // What found no room came after what was kept, and that is not all there.
+        Some(loss) if loss.from > logged + 1 => (logged + 1, loss.from - 1, Reason::StorageCorrupt),
+        // The last boot was writing an event, under the next number.
+        _ => {
+            let next = logged.max(facts.losses.last_of(boot)) + 1;
+            (next, next, Reason::PowerCut)
+        }
+    };
+    let kept = facts.losses.add(boot, (from, to), 0, reason).is_some();
+    (true, if kept { 0 } else { u64::from(to - from) + 1 })
 }
 
 /// Where the logs lie.

@@ -102,7 +102,7 @@ pub(super) enum Update<'a> {
     Epoch,
     /// `freed`.
     Freed,
-    /// This one, and `searched`.
+    /// This one, `searched`, and what of `freed` is told.
     Loss(Loss),
     Config(&'a [u8]),
     Note(&'a str),
@@ -385,7 +385,9 @@ impl Facts {
                 let Freed { to, boot, seq, told } = self.freed;
                 (tag::FREED, put.u64(to).u64(boot).u32(seq).u32(told).len())
             }
-            Update::Loss(loss) => (tag::LOSS, put_loss(put, &loss).u64(self.searched).len()),
+            Update::Loss(loss) => {
+                (tag::LOSS, put_loss(put, &loss).u64(self.searched).u32(self.freed.told).len())
+            }
             Update::Config(bytes) => (tag::CONFIG, put.bytes(bytes).len()),
             Update::Note(text) => (tag::NOTE, put.bytes(text.as_bytes()).len()),
         }
@@ -413,8 +415,11 @@ impl Facts {
                 self.losses.told(self.freed.told);
             }
             tag::LOSS => {
-                self.losses.restore(take_loss(&mut take)?);
-                self.searched = take.u64()?;
+                let loss = take_loss(&mut take)?;
+                (self.searched, self.freed.told) = (take.u64()?, take.u32()?);
+                // First those that made place for it.
+                self.losses.told(self.freed.told);
+                self.losses.restore(loss);
             }
             // By a later version of the firmware.
             _ => {}
