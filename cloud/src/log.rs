@@ -5,7 +5,9 @@
 //! - [`reading`]: messages in the stream's order from there. Whatever goes wrong ends a reading; the next one begins at the
 //!   position reached. Nothing is acknowledged and the server remembers nothing of us: the position in the store is the only one.
 //! - [`message`] (pure): a message's bytes as a plain segment.
+//! - [`commands`]: the other way, commands to devices.
 
+pub mod commands;
 pub mod message;
 pub mod provision;
 pub mod reading;

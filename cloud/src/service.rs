@@ -108,11 +108,14 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
     let server = Server::bind(address).await.map_err(|source| Error::Listen { key, address, source })?;
     let addresses = Addresses { api: server.address() };
 
-    let (reader, log) = match role {
+    let (reader, log, commands) = match role {
         Role::Serve if !config.store.path.exists() => {
             return Err(Error::NoStore { file: config.store.path.clone() });
         }
-        Role::Serve => (open(config, Reader::open).await?, None),
+        Role::Serve => {
+            let nats = if config.api.commands { Some(nats::connect(&config.nats).await?) } else { None };
+            (open(config, Reader::open).await?, None, nats)
+        }
         Role::Project | Role::All => {
             let store = open(config, Store::open).await?;
             let reader = store.reader();
@@ -121,11 +124,12 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
             let running =
                 projection::run(nats.clone(), config.stream.clone(), store, report, stopped.clone());
             parts.spawn(async { Ok(running.await?) });
-            (reader, Some(LogView { progress, nats }))
+            let commands = config.api.commands.then(|| nats.clone());
+            (reader, Some(LogView { progress, nats }), commands)
         }
     };
 
-    let app = App::new(role, config.api.clone(), reader, log, metrics);
+    let app = App::new(role, config.api.clone(), reader, log, commands, metrics);
     let limits = config.api.clone();
     parts.spawn(async move {
         server.run(api::router(app), limits, stopped).await;

@@ -101,7 +101,7 @@ fn absolute(text: &str) -> Option<u64> {
 }
 
 /// A length of time: `10m`, `1h 30m`, `2 days`, `1w`. Not months or years, whose length depends on when.
-fn length(text: &str) -> Option<u64> {
+pub fn length(text: &str) -> Option<u64> {
     if !text.starts_with(|first: char| first.is_ascii_digit()) {
         return None;
     }

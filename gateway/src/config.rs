@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use weir_contract::Id;
 
-use crate::{admin, logging, mqtt, spool, uplink};
+use crate::{admin, downlink, logging, mqtt, spool, uplink};
 
 pub use error::Error;
 pub use machine::Machine;
@@ -32,6 +32,9 @@ pub struct Config {
     /// Where they go.
     #[serde(default)]
     pub uplink: uplink::Config,
+    /// Commands to devices.
+    #[serde(default)]
+    pub commands: downlink::Config,
     /// HTTP for operators.
     #[serde(default)]
     pub admin: admin::Config,

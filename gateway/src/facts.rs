@@ -45,6 +45,9 @@ struct Facts {
     spool_backlog: Gauge,
     spool_oldest: Gauge,
     custody_failed: Gauge,
+    commands_taken: Counter,
+    commands_sent: Counter,
+    commands_pending: Gauge,
 }
 
 /// Starts counting. A second call (several gateways in one test process) has no effect.
@@ -175,6 +178,31 @@ pub fn journal_lost(count: u64) {
     with(|facts| facts.journal_lost.increment(count));
 }
 
+/// A command came from the stream and is on disk.
+pub fn command_taken() {
+    with(|facts| facts.commands_taken.increment(1));
+}
+
+/// A command came from the stream and was not taken. `reason` is one of a few fixed words.
+pub fn command_refused(reason: &'static str) {
+    with(|_| counter!("weir_gateway_commands_refused_total", "reason" => reason).increment(1));
+}
+
+/// A command was sent to a connected device, for the first time or again.
+pub fn command_sent() {
+    with(|facts| facts.commands_sent.increment(1));
+}
+
+/// A command is over. `outcome` is one of a few fixed words.
+pub fn command_ended(outcome: &'static str) {
+    with(|_| counter!("weir_gateway_commands_ended_total", "outcome" => outcome).increment(1));
+}
+
+/// How many commands wait for devices.
+pub fn commands_pending(count: usize) {
+    with(|facts| facts.commands_pending.set(count as f64));
+}
+
 /// What the spool holds; set when somebody asks.
 pub fn spool(bytes: u64, backlog: u64, oldest: Option<Duration>) {
     with(|facts| {
@@ -228,6 +256,16 @@ impl Facts {
             "weir_gateway_uplink_failures_total",
             Unit::Count,
             "Publishes to JetStream and looks at it that failed"
+        );
+        describe_counter!(
+            "weir_gateway_commands_refused_total",
+            Unit::Count,
+            "Commands from the stream that were not taken"
+        );
+        describe_counter!(
+            "weir_gateway_commands_ended_total",
+            Unit::Count,
+            "Commands that devices have completed or failed, and those that expired"
         );
         describe_gauge!("weir_gateway_uplink_state", Unit::Count, "1 for the state the uplink is in");
         Facts {
@@ -319,6 +357,21 @@ impl Facts {
                 "weir_gateway_custody_failed",
                 Unit::Count,
                 "1 after a failed commit: nothing is acknowledged any more",
+            ),
+            commands_taken: count(
+                "weir_gateway_commands_taken_total",
+                Unit::Count,
+                "Commands taken from the stream",
+            ),
+            commands_sent: count(
+                "weir_gateway_commands_sent_total",
+                Unit::Count,
+                "Commands sent to devices, each time counted",
+            ),
+            commands_pending: level(
+                "weir_gateway_commands_pending",
+                Unit::Count,
+                "Commands that wait for devices",
             ),
         }
     }

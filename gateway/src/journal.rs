@@ -1,4 +1,4 @@
-//! What the gateway itself has to tell: who connected, who left, what it lost.
+//! What the gateway itself has to tell: who connected, who left, which commands came to nothing, what it lost.
 //!
 //! The gateway is a source like any device: its events have numbers within a boot (one run of the process), travel as
 //! uplinks whose device is the gateway's id, and are kept on disk before they are forwarded. [`Sender::send`] never
@@ -15,7 +15,7 @@ use minicbor::encode::write::Cursor;
 use tokio::sync::{mpsc, oneshot};
 use weir_contract::body::Body;
 use weir_contract::uplink::{self, EVENT_OVERHEAD_MAX, Event, HEADER_LEN_MAX, Header};
-use weir_contract::{Id, Kind, NoRoom};
+use weir_contract::{Id, Kind, NoRoom, Text};
 
 use crate::clock::Clock;
 use crate::custody::{Custody, Full, Ticket, Waiter};
@@ -39,6 +39,22 @@ pub enum Entry {
     Disconnected {
         /// Which device.
         device: Id,
+        /// Why, in a few words; at most 200 bytes are kept.
+        reason: Cow<'static, str>,
+    },
+    /// A command's deadline passed before the device said how it ended.
+    CommandExpired {
+        /// Whose command.
+        device: Id,
+        /// Which.
+        id: Box<str>,
+    },
+    /// A command was not taken.
+    CommandRefused {
+        /// Whose command.
+        device: Id,
+        /// Which, if it can be read.
+        id: Option<Box<str>>,
         /// Why, in a few words; at most 200 bytes are kept.
         reason: Cow<'static, str>,
     },
@@ -237,6 +253,15 @@ impl Entry {
             }
             Entry::Disconnected { device, reason } => {
                 let body = Body::DeviceDisconnected { device: *device, reason: cut(reason).into() };
+                (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::CommandExpired { device, id } => {
+                let body = Body::CommandExpired { device: *device, id: (&**id).into() };
+                (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::CommandRefused { device, id, reason } => {
+                let id = id.as_deref().map(Text::from);
+                let body = Body::CommandRefused { device: *device, id, reason: cut(reason).into() };
                 (body.kind(), encode(|buffer| body.write(buffer)))
             }
             Entry::UplinksGone { incarnation, from, to, reason } => {

@@ -6,7 +6,9 @@
 //! * [`intake`]: is this payload an uplink? Pure
 //! * [`custody`]: group commit; an acknowledgement is sent after what it acknowledges is on disk
 //! * [`spool`]: the disk; the only place that knows sled
-//! * [`uplink`]: JetStream; the only place that knows NATS
+//! * [`uplink`]: JetStream, and how NATS is reached
+//!
+//! Commands flow the other way: [`downlink`], out of JetStream, onto the disk, to devices.
 //!
 //! Beside it: [`journal`] (what the gateway itself has to tell), [`admin`] (HTTP for operators and machines),
 //! [`facts`] (metrics), [`logging`], [`config`], [`cli`], [`service`] (systemd). [`running`] puts them together.
@@ -18,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod custody;
+pub mod downlink;
 pub mod facts;
 pub mod intake;
 pub mod journal;

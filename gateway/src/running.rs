@@ -16,11 +16,14 @@ use weir_contract::subject::Source;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::custody::{Committer, Custody};
+use crate::downlink::Downlink;
 use crate::uplink::Uplink;
-use crate::{admin, facts, journal, mqtt, spool, uplink};
+use crate::{admin, downlink, facts, journal, mqtt, spool, uplink};
 
 /// Where the addresses are written, in the spool's folder.
 pub const ADDRESSES_FILE: &str = "addresses.json";
+/// Where the commands that wait for devices are kept, in the spool's folder.
+const COMMANDS_FOLDER: &str = "commands";
 /// For the gateway's own last events to be stored when it goes down.
 const JOURNAL_STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,9 @@ pub enum StartError {
     /// A listener, a certificate or a password file.
     #[error("cannot take devices in")]
     Mqtt(#[from] mqtt::Error),
+    /// The commands that wait for devices cannot be read.
+    #[error("cannot open the folder of commands")]
+    Downlink(#[from] downlink::Error),
     /// The admin address.
     #[error("cannot listen for admin requests on {address} (admin.address)")]
     Admin {
@@ -75,6 +81,7 @@ pub struct Running {
     journal: JoinHandle<()>,
     journal_stop: oneshot::Sender<()>,
     uplink: Uplink,
+    downlink: Downlink,
     drain_max: Duration,
     addresses_file: PathBuf,
     _admin: admin::Server,
@@ -108,11 +115,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let source = Source { site: config.gateway.site, gateway: config.gateway.id, lane };
     let journal_task =
         tokio::spawn(journal::run(entries, config.gateway.id, custody.clone(), clock.clone(), stop));
+    let setup = downlink::Setup {
+        config: config.commands,
+        uplink: config.uplink.clone(),
+        folder: folder.join(COMMANDS_FOLDER),
+        site: source.site,
+        gateway: source.gateway,
+        journal: journal.clone(),
+        clock: clock.clone(),
+    };
+    let downlink = downlink::start(setup)?;
     let drain_max = Duration::from_millis(config.uplink.drain_ms_max);
     let uplink =
         uplink::start(config.uplink, &source, Arc::clone(custody.spool()), journal.clone(), clock.clone());
     let mqtt = mqtt::Config { gateway: Some(source.gateway), ..config.mqtt };
-    let listeners = mqtt::start(mqtt, custody.clone(), journal, clock.clone()).await?;
+    let listeners = mqtt::start(mqtt, custody.clone(), downlink.hub(), journal, clock.clone()).await?;
 
     let refusals = listeners.refusals();
     let sources = admin::Sources {
@@ -122,6 +139,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         clock,
         custody: custody.clone(),
         uplink: uplink.status(),
+        commands: downlink.hub(),
         refusals: Arc::new(move || json!(refusals.all())),
     };
     let address = config.admin.address;
@@ -145,6 +163,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         journal: journal_task,
         journal_stop,
         uplink,
+        downlink,
         drain_max,
         addresses_file,
         _admin: admin,
@@ -200,6 +219,8 @@ impl Running {
     /// The disk has failed: what was not acknowledged is still with the devices.
     pub async fn shutdown(self) -> Result<(), Arc<spool::Error>> {
         tracing::info!("going down: no more connections; storing and delivering what was taken");
+        // What a device answers from here on is still stored; that it was is found out after the next start.
+        drop(self.downlink);
         self.listeners.shutdown().await;
         // If the journal has gone, there is nobody to tell.
         let _ = self.journal_stop.send(());

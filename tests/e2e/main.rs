@@ -3,6 +3,7 @@
 
 mod arm;
 mod boards;
+mod commands;
 mod delivers;
 mod gateways;
 mod healing;

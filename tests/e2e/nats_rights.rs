@@ -1,11 +1,12 @@
 //! Gateway and cloud reach a nats-server that lets in only who can prove who it is, and lets each do only what it must.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use toml::Table;
 use weir_tests::device::Device;
 use weir_tests::nats::NatsConfig;
 use weir_tests::tls::{Authority, Paper};
-use weir_tests::{Change, Plan, SITE, World, credentials};
+use weir_tests::wait::eventually;
+use weir_tests::{Change, Plan, SETTLED_WITHIN, SITE, World, credentials};
 
 /// The configuration that users are told to begin with.
 const DEPLOYED: &str = include_str!("../../deploy/nats/nats.conf");
@@ -27,6 +28,7 @@ fn the_rights_that_our_deployment_gives_are_enough() -> Result<()> {
     let nats = NatsConfig { map_certificates: true, more, ..NatsConfig::default() };
     let mut world = world_with_certificates(folder.path(), nats)?;
     delivers_over_an_outage(&mut world)?;
+    takes_a_command(&mut world)?;
     world.end()
 }
 
@@ -84,4 +86,15 @@ fn delivers_over_an_outage(world: &mut World) -> Result<()> {
     device.emit(&mut client, 10)?;
     world.verify_devices(&[&device])?;
     Ok(())
+}
+
+/// The gateway fetches a command from the stream and acknowledges it.
+fn takes_a_command(world: &mut World) -> Result<()> {
+    let gateway = world.gateway().id().to_owned();
+    world.cloud.weir(&["command", "far", "identify", "--site", SITE, "--gateway", &gateway])?;
+    eventually(SETTLED_WITHIN, "the command to wait at the gateway", || {
+        let commands = world.gateway().admin("/status")?["commands"].clone();
+        ensure!(commands["pending"] == 1 && commands["trouble"].is_null(), "{commands}");
+        Ok(Some(()))
+    })
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use toml::Table;
 
-use crate::process::{self, Process};
+use crate::process::{self, Finished, Process};
 use crate::wait::eventually;
 use crate::{http, programs};
 
@@ -39,6 +39,7 @@ impl Cloud {
             path = {store:?}
             [api]
             address = "127.0.0.1:0"
+            commands = true
             "#
         );
         Ok(text.parse()?)
@@ -160,6 +161,14 @@ impl Cloud {
         all.extend(["--api", &url]);
         process::output(&programs::ours("weir")?, &all, ANSWER_WITHIN)?
             .success(&format!("weir {}", arguments.join(" ")))
+    }
+
+    /// The same, whatever it ends with.
+    pub fn weir_any(&self, arguments: &[&str], within: Duration) -> Result<Finished> {
+        let url = self.url()?;
+        let mut all = arguments.to_vec();
+        all.extend(["--api", &url]);
+        process::output(&programs::ours("weir")?, &all, within)
     }
 
     fn all(&self, path: &str, list: &str, cursor: &str) -> Result<Vec<Value>> {

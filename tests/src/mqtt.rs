@@ -227,7 +227,12 @@ impl Client {
         let mut buffer = [0; 16 * 1024];
         loop {
             if let Some((packet, length)) = read_packet(self.version, &self.received)? {
+                let acknowledgement = puback_of(&self.received);
                 self.received.drain(..length);
+                if let Some(acknowledgement) = acknowledgement {
+                    // Who has closed wants none.
+                    let _ = self.send(&acknowledgement);
+                }
                 return Ok(packet);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -361,6 +366,18 @@ fn read_packet(version: Version, bytes: &[u8]) -> Result<Option<(Packet, usize)>
     };
     let packet = read().with_context(|| format!("the gateway sent a broken packet: {bytes:02x?}"))?;
     Ok(Some((packet, 1 + length_bytes + length)))
+}
+
+/// The PUBACK of the whole packet at the beginning of `bytes`, if that is a PUBLISH with QoS 1.
+fn puback_of(bytes: &[u8]) -> Option<[u8; 4]> {
+    let (&first, rest) = bytes.split_first()?;
+    if first & 0xF6 != 0x32 {
+        return None;
+    }
+    let (_, length_bytes) = read_length(rest).ok()??;
+    let body = rest.get(length_bytes..)?;
+    let topic_end = 2 + usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+    Some([0x40, 2, *body.get(topic_end)?, *body.get(topic_end + 1)?])
 }
 
 /// A variable byte integer and how many bytes it takes.

@@ -23,6 +23,7 @@ struct Inner {
     config: Config,
     reader: Reader,
     log: Option<LogView>,
+    commands: Option<nats::Client>,
     metrics: &'static PrometheusHandle,
     reads: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -43,12 +44,13 @@ impl App {
         config: Config,
         reader: Reader,
         log: Option<LogView>,
+        commands: Option<nats::Client>,
         metrics: &'static PrometheusHandle,
     ) -> App {
         let places =
             |count: u64| Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS)));
         let (reads, requests) = (places(config.store_reads_max), places(config.requests_max));
-        App(Arc::new(Inner { role, config, reader, log, metrics, reads, requests }))
+        App(Arc::new(Inner { role, config, reader, log, commands, metrics, reads, requests }))
     }
 
     /// The limits.
@@ -59,6 +61,11 @@ impl App {
     /// What this process does.
     pub fn role(&self) -> Role {
         self.0.role
+    }
+
+    /// The connection that commands are sent by, if they are.
+    pub fn commands(&self) -> Option<&nats::Client> {
+        self.0.commands.as_ref()
     }
 
     /// Places for requests under way.

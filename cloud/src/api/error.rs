@@ -15,11 +15,13 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// What is, where the method is not.
+    allowed: &'static str,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError { status, code, message: message.into() }
+        ApiError { status, code, message: message.into(), allowed: "" }
     }
 
     /// 404: there is no such route.
@@ -28,10 +30,37 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not-found", message)
     }
 
-    /// 405: the API is read only.
-    pub fn method_not_allowed(method: &str) -> Self {
-        let message = format!("{method} is not possible; allowed: GET, HEAD");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message)
+    /// 405: everything but commands is read.
+    pub fn method_not_allowed(method: &str, allowed: &'static str) -> Self {
+        let message = format!("{method} is not possible; allowed: {allowed}");
+        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message);
+        ApiError { allowed, ..error }
+    }
+
+    /// 403: the configuration does not let anybody command devices here.
+    pub fn commands_off() -> Self {
+        let message = "commands are switched off here; `commands = true` in the [api] section of weir-cloud's \
+                       configuration switches them on, for everybody who reaches this API";
+        Self::new(StatusCode::FORBIDDEN, "commands-off", message)
+    }
+
+    /// 400: a command that no device will get.
+    pub fn bad_command(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-command", format!("not a command: {message}"))
+    }
+
+    /// 409: it is not known which gateway a command should go to.
+    pub fn never_heard(device: &Id) -> Self {
+        let message = format!(
+            "no gateway has taken anything of {:?} yet; say `site` and `gateway` to send it a command",
+            device.as_str()
+        );
+        Self::new(StatusCode::CONFLICT, "never-heard", message)
+    }
+
+    /// 503: the stream of commands does not take it.
+    pub fn no_stream(why: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-sent", format!("the command is not sent: {why}"))
     }
 
     /// 400: a query parameter that is not known or has a value that is not allowed.
@@ -89,7 +118,7 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(self.allowed));
         }
         response
     }

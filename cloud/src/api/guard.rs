@@ -51,6 +51,7 @@ fn route(path: &str) -> &'static str {
         _ if path.ends_with("/state") => "state",
         _ if path.ends_with("/events") => "events",
         _ if path.ends_with("/boots") => "boots",
+        _ if path.ends_with("/commands") => "commands",
         _ => "other",
     }
 }

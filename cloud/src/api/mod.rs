@@ -1,4 +1,4 @@
-//! The HTTP API: JSON over HTTP/1.1, read only.
+//! The HTTP API: JSON over HTTP/1.1. Read only, unless commands are switched on.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Invalid, within};
 
 mod app;
+mod commands;
 mod error;
 mod facts;
 mod guard;
@@ -28,6 +29,9 @@ pub struct Config {
     pub address: SocketAddr,
     /// Where role `project` listens: it answers for its health, its metrics and its lag, not for devices.
     pub project_address: SocketAddr,
+    /// Whether whoever reaches the API may send commands to devices. Off: it has no login, and until it is said that who
+    /// reaches it may do that, it only answers questions.
+    pub commands: bool,
     /// Longest time to an answer; then 503.
     pub request_timeout_ms: u64,
     /// Longest time for a client to send a request's head, and to stay idle between two.
@@ -49,6 +53,7 @@ impl Default for Config {
         Config {
             address: SocketAddr::from(([127, 0, 0, 1], 9890)),
             project_address: SocketAddr::from(([127, 0, 0, 1], 9891)),
+            commands: false,
             request_timeout_ms: 10_000,
             idle_timeout_ms: 60_000,
             requests_max: 64,

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, RawQuery, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde::Serialize;
 use utoipa::OpenApi;
@@ -17,7 +17,7 @@ use weir_contract::Id;
 
 use super::app::{App, Budget};
 use super::error::ApiError;
-use super::{facts, guard, query, types};
+use super::{commands, facts, guard, query, types};
 use crate::service::Role;
 use crate::store::types::{EventQuery, EventsPage, StoredEvent};
 use crate::store::{self, Reader};
@@ -30,14 +30,18 @@ const JSON_BYTES_PER_CBOR: usize = 8;
 /// Dead letters asked of the store at a time; each may be as large as a segment.
 const DEAD_LETTERS_CHUNK: usize = 16;
 
+/// Most bytes of a command as JSON; as CBOR it has at most 1,024.
+const COMMAND_BYTES_MAX: usize = 16 * 1024;
+
 /// Routes of every role.
 const OPERATIONS: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/v1/status", "/openapi.json"];
 /// Routes of the roles that answer queries.
-const QUERIES: [&str; 5] = [
+const QUERIES: [&str; 6] = [
     "/v1/devices",
     "/v1/devices/{device}/state",
     "/v1/devices/{device}/events",
     "/v1/devices/{device}/boots",
+    "/v1/devices/{device}/commands",
     "/v1/dead-letters",
 ];
 
@@ -51,11 +55,13 @@ pub fn router(app: App) -> Router {
         .route("/v1/status", get(status))
         .route("/openapi.json", get(openapi));
     if answers_queries {
+        let commands_limit = DefaultBodyLimit::max(COMMAND_BYTES_MAX);
         limited = limited
             .route("/v1/devices", get(devices))
             .route("/v1/devices/{device}/state", get(state))
             .route("/v1/devices/{device}/events", get(events))
             .route("/v1/devices/{device}/boots", get(boots))
+            .route("/v1/devices/{device}/commands", post(commands::command).layer(commands_limit))
             .route("/v1/dead-letters", get(dead_letters));
     }
     limited
@@ -66,13 +72,16 @@ pub fn router(app: App) -> Router {
             let queries = if answers_queries { &QUERIES[..] } else { &[] };
             ApiError::no_such_route(uri.path(), &[queries, &OPERATIONS].concat())
         })
-        .method_not_allowed_fallback(async |method: Method| ApiError::method_not_allowed(method.as_str()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let allowed = if uri.path().ends_with("/commands") { "POST" } else { "GET, HEAD" };
+            ApiError::method_not_allowed(method.as_str(), allowed)
+        })
         .layer(middleware::from_fn(guard::count))
         .with_state(app)
 }
 
 /// The device in the path.
-struct Device(Id);
+pub(super) struct Device(pub Id);
 
 impl<S: Send + Sync> FromRequestParts<S> for Device {
     type Rejection = ApiError;
@@ -270,10 +279,10 @@ async fn ready(State(app): State<App>) -> Response {
 #[openapi(
     info(
         title = "Weir",
-        description = "State and history of devices. Read only. Every error is an `ErrorAnswer`; \
+        description = "State and history of devices; commands to them, where they are switched on. Every error is an `ErrorAnswer`; \
                        503 (`busy`, `timed-out`) is worth another try."
     ),
-    paths(devices, state, events, boots, dead_letters, status, metrics, healthy, ready)
+    paths(devices, state, events, boots, commands::command, dead_letters, status, metrics, healthy, ready)
 )]
 struct Description;
 

@@ -223,12 +223,57 @@ pub struct AppliedConfig {
     pub origin: Origin,
 }
 
+/// A command to a device, as it is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandRequest {
+    /// What to do: `set-period`, `set-limit`, `restart`, `identify`, or what else the device knows.
+    pub name: String,
+    /// What the command takes, a map for those named above; `{}` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub args: Option<serde_json::Value>,
+    /// How long there is to do it, in milliseconds; an hour if neither this nor `deadline` is said, 7 days at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Until when it may be begun: RFC 3339 or Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub deadline: Option<serde_json::Value>,
+    /// The gateway that is to deliver it; where the device was last heard, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// That gateway's site; the device's, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Its id, 1 to 64 bytes: the same id again is the same command, and done once. Made up if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// A command that is in the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommandTaken {
+    /// Its id: the device's state tells by it what becomes of the command.
+    pub id: String,
+    /// The device.
+    pub device: String,
+    /// Site of the gateway.
+    pub site: String,
+    /// The gateway that is to deliver it.
+    pub gateway: String,
+    /// Until when it may be begun, RFC 3339.
+    pub deadline: String,
+    /// Where it stands in the stream of commands.
+    pub stream_sequence: u64,
+}
+
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Command {
     /// The command.
     pub id: String,
-    /// `accepted`, `completed`, `failed`.
+    /// `accepted`, `completed`, `failed`; by a gateway's word `expired`, `refused`.
     pub outcome: String,
     /// Why, where it failed.
     pub reason: Option<String>,

@@ -15,9 +15,10 @@ Examples:
   weir state kiln-1 --at '10m ago'
   weir history kiln-1 --since 1h --kind reading-taken
   weir boots kiln-1
+  weir command kiln-1 set-period --arg period_ms=500 --wait
   weir doctor --gateway http://127.0.0.1:9880
 
-Exit codes: 0 done; 1 not found, or a check failed; 2 the question could not be asked or understood."
+Exit codes: 0 done; 1 not found, a check failed, or a command was not completed; 2 the question could not be asked or understood."
 )]
 pub struct Arguments {
     /// What to ask.
@@ -62,6 +63,9 @@ pub enum Command {
         /// The device's name
         device: String,
     },
+    /// Have a device do something: set-period, set-limit, restart, identify, or what else it knows
+    #[command(after_help = COMMANDS)]
+    Command(ToDo),
     /// List what arrived but could not be read, and why
     DeadLetters {
         /// At most this many, the oldest ones
@@ -76,6 +80,46 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         gateway: Vec<String>,
     },
+}
+
+const COMMANDS: &str = "Commands of every device:
+  set-period   period_ms=MILLISECONDS [sensor=NAME]           how often to read a sensor, or all of them
+  set-limit    sensor=NAME limit=NUMBER|null [hysteresis=NUMBER]  tell when it is crossed
+  restart      restart
+  identify     blink, beep
+
+Examples:
+  weir command kiln-1 set-period --arg period_ms=500 --wait
+  weir command kiln-1 set-limit --arg sensor=oven --arg limit=900 --arg hysteresis=5 --ttl 2h
+
+Exit codes with --wait: 0 completed; 1 failed, refused, expired, or nothing heard by its deadline.";
+
+/// `weir command`.
+#[derive(Debug, Clone, Args)]
+pub struct ToDo {
+    /// The device's name
+    pub device: String,
+    /// What to do
+    #[arg(value_name = "COMMAND")]
+    pub name: String,
+    /// An argument; VALUE is JSON, or a text as it stands
+    #[arg(long = "arg", value_name = "KEY=VALUE")]
+    pub args: Vec<String>,
+    /// How long there is to do it, as `30s`, `10m`, `2h`, `7d`
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub ttl: String,
+    /// The gateway that is to deliver it; where the device was last heard, if absent
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+    /// That gateway's site; the device's, if absent
+    #[arg(long, value_name = "NAME")]
+    pub site: Option<String>,
+    /// Its id; the same id again is the same command, and done once
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Wait until it is completed, has failed, was refused or has expired
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// `weir history`.

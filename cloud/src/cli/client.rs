@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::types::ErrorAnswer;
@@ -63,7 +64,20 @@ impl Client {
     /// Asks for `path`, and returns the answer as it came.
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<String, Failure> {
         let (status, body) = self.ask(path, query)?;
-        if status == 200 {
+        self.good(path, status, body)
+    }
+
+    /// Posts JSON to `path`, and returns the answer as it came.
+    pub fn post(&self, path: &str, request: &impl Serialize) -> Result<String, Failure> {
+        let answer = self.agent.post(format!("{}{path}", self.base)).send_json(request);
+        let mut response = answer.map_err(|error| self.unreachable(&error))?;
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let body = body.map_err(|error| self.unreachable(&error))?;
+        self.good(path, response.status().as_u16(), body)
+    }
+
+    fn good(&self, path: &str, status: u16, body: String) -> Result<String, Failure> {
+        if status == 200 || status == 202 {
             return Ok(body);
         }
         let base = &self.base;

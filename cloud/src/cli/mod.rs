@@ -3,7 +3,7 @@
 //! - [`arguments`] says what can be asked, [`client`] asks, [`print`] is pure and makes the text, [`history`] streams;
 //! - [`doctor`] gathers what the links of the chain say of themselves and judges it.
 //!
-//! Exit codes: 0 done; 1 not found, or a check failed; 2 the question could not be asked or understood.
+//! Exit codes: 0 done; 1 not found, a check failed, or a command was not completed; 2 the question could not be asked or understood.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -17,6 +17,7 @@ use crate::{clock, times};
 
 pub mod arguments;
 pub mod client;
+mod commands;
 pub mod doctor;
 mod lists;
 pub mod print;
@@ -90,6 +91,7 @@ impl Session {
             Command::History(query) => self.history(&query)?,
             Command::Boots { device } => self.boots(&device)?,
             Command::DeadLetters { limit } => self.dead_letters(limit)?,
+            Command::Command(todo) => return self.command(&todo),
             Command::Status => self.status()?,
             Command::Doctor { gateway } => return self.doctor(&gateway),
         }

@@ -111,6 +111,13 @@ pub enum Said {
     Disconnected(Box<str>),
     /// It did not answer this command in time.
     Expired(Box<str>),
+    /// This command was not taken.
+    Refused {
+        /// The command.
+        id: Box<str>,
+        /// Why.
+        reason: Box<str>,
+    },
 }
 
 /// Why an uplink is not folded.
@@ -240,6 +247,15 @@ impl Boot {
             Body::CommandExpired { device, id } => {
                 taken.must_be_a_gateway()?;
                 said(device, Said::Expired(words(id)?))
+            }
+            Body::CommandRefused { device, id: Some(id), reason } => {
+                taken.must_be_a_gateway()?;
+                said(device, Said::Refused { id: words(id)?, reason: words(reason)? })
+            }
+            // Nobody knows which; it stands in the history.
+            Body::CommandRefused { id: None, .. } => {
+                taken.must_be_a_gateway()?;
+                Ok(None)
             }
             _ => self.registers.apply(stamp, body).map(|()| None).map_err(|too_long| too_long.to_string()),
         }

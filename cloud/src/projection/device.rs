@@ -101,7 +101,7 @@ fn lay_over(state: &mut DeviceState, number: u64, boot: &Boot) {
     }
 }
 
-/// What became of the latest commands, latest first. A gateway's word that one expired counts until the device says how
+/// What became of the latest commands, latest first. A gateway's word that one expired or was refused counts until the device says how
 /// it ended.
 fn commands(boots: &BTreeMap<u64, Boot>, order: &[u64], expired: &[Report]) -> Vec<CommandState> {
     let mut seen = HashSet::new();
@@ -117,11 +117,15 @@ fn commands(boots: &BTreeMap<u64, Boot>, order: &[u64], expired: &[Report]) -> V
     }
     let mut unanswered = Vec::new();
     for report in expired {
-        let Said::Expired(id) = &report.said else { continue };
+        let (id, outcome, reason) = match &report.said {
+            Said::Expired(id) => (id, "expired", None),
+            Said::Refused { id, reason } => (id, "refused", Some(reason.to_string())),
+            Said::Connected(_) | Said::Disconnected(_) => continue,
+        };
         let state = || CommandState {
             id: id.to_string(),
-            outcome: "expired",
-            reason: None,
+            outcome,
+            reason: reason.clone(),
             result: None,
             origin: report.origin,
         };
@@ -159,7 +163,7 @@ fn connection(reports: &[Report], gateways: &BTreeMap<Id, GatewayBoot>) -> Optio
         let (connected, detail) = match &report.said {
             Said::Connected(address) => (true, address),
             Said::Disconnected(reason) => (false, reason),
-            Said::Expired(_) => return None,
+            Said::Expired(_) | Said::Refused { .. } => return None,
         };
         let changed_at_ms = report.origin.at_ms;
         let told =

@@ -191,6 +191,7 @@ impl Registers {
             // These tell of other things than the state of the one who tells.
             Body::EventsLost { .. }
             | Body::CommandExpired { .. }
+            | Body::CommandRefused { .. }
             | Body::DeviceConnected { .. }
             | Body::DeviceDisconnected { .. }
             | Body::ClockStepped { .. } => {}

@@ -293,9 +293,10 @@ impl<'m> Fold<'_, 'm> {
 
     fn insert_report(&self, device: i64, gateway: &Of, stamp: Stamp, said: &Said) -> Result<(), Fault> {
         let (what, connected, detail) = match said {
-            Said::Connected(address) => (REPORT_CONNECTION, true, address),
-            Said::Disconnected(reason) => (REPORT_CONNECTION, false, reason),
-            Said::Expired(command) => (REPORT_EXPIRED, false, command),
+            Said::Connected(address) => (REPORT_CONNECTION, true, address.to_string()),
+            Said::Disconnected(reason) => (REPORT_CONNECTION, false, reason.to_string()),
+            Said::Expired(id) => (REPORT_COMMAND, false, id.to_string()),
+            Said::Refused { id, reason } => (REPORT_COMMAND, true, format!("{id}\0{reason}")),
         };
         let sql = "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.transaction.prepare_cached(sql)?.execute(params![
@@ -341,8 +342,9 @@ impl<'m> Fold<'_, 'm> {
 
 /// `reports.what`: a device connected or disconnected.
 pub const REPORT_CONNECTION: i64 = 0;
-/// `reports.what`: a command was not answered in time.
-pub const REPORT_EXPIRED: i64 = 1;
+/// `reports.what`: a command was not answered in time; or, `connected` being 1, it was refused: `detail` is its id, U+0000
+/// and the reason then.
+pub const REPORT_COMMAND: i64 = 1;
 
 /// Rows in the order of the table: those of a device go to the same page.
 fn insert_events(transaction: &Transaction<'_>, mut rows: Vec<Row<'_>>) -> Result<(), Fault> {

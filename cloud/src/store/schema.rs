@@ -129,7 +129,7 @@ CREATE TABLE lost (
 -- What gateways say of devices.
 CREATE TABLE reports (
   device INTEGER NOT NULL,
-  what INTEGER NOT NULL,        -- 0 connected or disconnected, 1 command expired
+  what INTEGER NOT NULL,        -- 0 connected or disconnected, 1 command expired or refused
   gateway INTEGER NOT NULL,     -- device
   boot INTEGER NOT NULL,        -- ordinal, of the gateway
   seq INTEGER NOT NULL,

@@ -194,7 +194,7 @@ pub struct AppliedConfig {
 pub struct CommandState {
     /// The command.
     pub id: String,
-    /// `accepted`, `completed`, `failed`.
+    /// `accepted`, `completed`, `failed`; by a gateway's word `expired`, `refused`.
     pub outcome: &'static str,
     /// Why, where it failed.
     pub reason: Option<String>,

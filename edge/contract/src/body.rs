@@ -98,6 +98,15 @@ pub enum Body<'a> {
         /// The command's id.
         id: Text<'a>,
     },
+    /// By a gateway: a command was not taken, and will not be delivered.
+    CommandRefused {
+        /// Whose command.
+        device: Id,
+        /// The command's id, if it could be read.
+        id: Option<Text<'a>>,
+        /// Why: too many wait, malformed …
+        reason: Text<'a>,
+    },
     /// A device runs with a configuration from here on.
     ConfigApplied {
         /// The configuration's revision.
@@ -144,6 +153,8 @@ pub mod kind {
     pub const COMMAND_FAILED: &str = "command-failed";
     /// See [`super::Body::CommandExpired`].
     pub const COMMAND_EXPIRED: &str = "command-expired";
+    /// See [`super::Body::CommandRefused`].
+    pub const COMMAND_REFUSED: &str = "command-refused";
     /// See [`super::Body::ConfigApplied`].
     pub const CONFIG_APPLIED: &str = "config-applied";
     /// See [`super::Body::DeviceConnected`].
@@ -166,6 +177,7 @@ impl<'a> Body<'a> {
             Body::CommandAnswered { outcome: Outcome::Completed, .. } => kind::COMMAND_COMPLETED,
             Body::CommandAnswered { outcome: Outcome::Failed, .. } => kind::COMMAND_FAILED,
             Body::CommandExpired { .. } => kind::COMMAND_EXPIRED,
+            Body::CommandRefused { .. } => kind::COMMAND_REFUSED,
             Body::ConfigApplied { .. } => kind::CONFIG_APPLIED,
             Body::DeviceConnected { .. } => kind::DEVICE_CONNECTED,
             Body::DeviceDisconnected { .. } => kind::DEVICE_DISCONNECTED,
@@ -199,6 +211,7 @@ impl<'a> Body<'a> {
             kind::COMMAND_COMPLETED => read_command_answered(&fields()?, Outcome::Completed),
             kind::COMMAND_FAILED => read_command_answered(&fields()?, Outcome::Failed),
             kind::COMMAND_EXPIRED => read_command_expired(&fields()?),
+            kind::COMMAND_REFUSED => read_command_refused(&fields()?),
             kind::CONFIG_APPLIED => read_config_applied(&fields()?),
             kind::DEVICE_CONNECTED => read_device_connected(&fields()?),
             kind::DEVICE_DISCONNECTED => read_device_disconnected(&fields()?),
@@ -257,6 +270,13 @@ impl<'a> Body<'a> {
             Body::CommandExpired { device, id } => {
                 e.map(2)?.str("device")?.str(&device)?;
                 write_text(e, "id", id)
+            }
+            Body::CommandRefused { device, id, reason } => {
+                e.map(2 + u64::from(id.is_some()))?.str("device")?.str(&device)?;
+                if let Some(id) = id {
+                    write_text(e, "id", id)?;
+                }
+                write_text(e, "reason", reason)
             }
             Body::ConfigApplied { revision, config } => {
                 e.map(2)?.str("revision")?.u64(revision)?;
@@ -453,6 +473,14 @@ fn read_command_answered<'a>(fields: &Fields<'a>, outcome: Outcome) -> Result<Bo
 
 fn read_command_expired<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
     Ok(Body::CommandExpired { device: fields.id("device", DEVICE)?, id: fields.text("id", "id: text")? })
+}
+
+fn read_command_refused<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
+    Ok(Body::CommandRefused {
+        device: fields.id("device", DEVICE)?,
+        id: fields.optional_text("id", "id: text")?,
+        reason: fields.text("reason", "reason: text")?,
+    })
 }
 
 fn read_config_applied<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {

@@ -92,6 +92,9 @@ fn bodies() -> Vec<(&'static str, Body<'static>)> {
         ("command-failed/with-both", answered(Outcome::Failed, "c-4", Some("half done"), Some(b"\x83\x01\xf9\x41\x00\x41\x03"))),
         ("command-expired/by-gateway", Body::CommandExpired { device: id("pump-7"), id: "c-5".into() }),
 
+        ("command-refused/too-many", Body::CommandRefused { device: id("pump-7"), id: Some("c-6".into()), reason: "too many".into() }),
+        ("command-refused/unreadable", Body::CommandRefused { device: id("pump-7"), id: None, reason: "malformed".into() }),
+
         // {"period_ms": 1000, "sensors": ["temp"]}
         ("config-applied/first", Body::ConfigApplied { revision: 1, config: b"\xa2\x69period_ms\x19\x03\xe8\x67sensors\x81\x64temp" }),
         ("config-applied/none", Body::ConfigApplied { revision: u64::MAX, config: NULL }),

@@ -196,6 +196,7 @@ fn fields_of_bodies_of_the_wrong_type_or_missing_are_refused_by_name() {
         ("command-completed/with-result", vec![("id", "text")], vec![("result", ANY)]),
         ("command-failed/with-both", vec![("id", "text")], vec![("reason", "text"), ("result", ANY)]),
         ("command-expired/by-gateway", vec![("device", "text"), ("id", "text")], vec![]),
+        ("command-refused/too-many", vec![("device", "text"), ("reason", "text")], vec![("id", "text")]),
         ("config-applied/first", vec![("revision", "unsigned"), ("config", ANY)], vec![]),
         ("device-connected/over-ip6", vec![("device", "text"), ("address", "text")], vec![]),
         ("device-disconnected/keep-alive", vec![("device", "text"), ("reason", "text")], vec![]),

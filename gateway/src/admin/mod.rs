@@ -5,7 +5,7 @@
 //! | `/healthz` | 200 while the process runs |
 //! | `/readyz` | 200 while uplinks are taken, that is while the spool works; whether the cloud can be reached is in `/status` |
 //! | `/metrics` | Prometheus' text format |
-//! | `/status` | JSON: who, since when, spool, uplink |
+//! | `/status` | JSON: who, since when, spool, uplink, commands that wait for devices |
 //! | `/spool` | JSON: the spool's epochs |
 //! | `/refusals` | JSON: what clients were refused lately |
 
@@ -27,6 +27,7 @@ use weir_contract::Id;
 
 use crate::clock::Clock;
 use crate::custody::Custody;
+use crate::downlink::Hub;
 use crate::{facts, spool, uplink};
 
 pub use self::server::Server;
@@ -60,6 +61,8 @@ pub struct Sources {
     pub custody: Custody,
     /// How the uplink goes.
     pub uplink: watch::Receiver<uplink::Status>,
+    /// The commands that wait for devices.
+    pub commands: Arc<Hub>,
     /// What was refused lately, as JSON.
     pub refusals: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -81,6 +84,8 @@ pub struct Status {
     pub spool: SpoolStatus,
     /// The uplink, as [`uplink::Status`].
     pub uplink: serde_json::Value,
+    /// The commands that wait for devices, as [`crate::downlink::Status`].
+    pub commands: serde_json::Value,
 }
 
 /// Whether uplinks are taken.
@@ -181,6 +186,7 @@ async fn status(State(sources): State<Sources>) -> Response {
             epochs: spool.epochs.len(),
         },
         uplink: json!(uplink),
+        commands: json!(sources.commands.status()),
     })
     .into_response()
 }

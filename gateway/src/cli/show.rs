@@ -59,7 +59,13 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
     }
     row("on disk", format!("{} of {}", bytes(status.spool.bytes), bytes(status.spool.budget_bytes)));
     row("sent since start", sent(uplink));
+    let commands = &status.commands;
+    row("commands", waiting_commands(commands));
+    if let Some(trouble) = commands["trouble"]["text"].as_str() {
+        row("  none come", trouble.to_owned());
+    }
     println!("{table}");
+    show_commands(commands);
     Ok(())
 }
 
@@ -126,6 +132,32 @@ pub(super) fn refusals(ask: &Ask) -> Result<()> {
     }
     println!("{table}");
     Ok(())
+}
+
+fn waiting_commands(commands: &Value) -> String {
+    let number = |key: &str| commands[key].as_u64().unwrap_or_default();
+    let refused = match number("refused") {
+        0 => String::new(),
+        refused => format!("; {refused} refused since start"),
+    };
+    format!("{} wait for devices{refused}", number("pending"))
+}
+
+fn show_commands(commands: &Value) {
+    let Some(waiting @ [_, ..]) = commands["waiting"].as_array().map(Vec::as_slice) else { return };
+    let mut table = table();
+    table.set_header(["device", "command", "id", "until", "state"]);
+    for command in waiting {
+        let state = match (&command["accepted"], &command["connected"]) {
+            (Value::Bool(true), _) => "accepted",
+            (_, Value::Bool(true)) => "sent, not answered",
+            _ => "the device is not connected",
+        };
+        let until = command["deadline_ms"].as_u64().map(time).unwrap_or_default();
+        let [device, name, id] = ["device", "name", "id"].map(|key| text(&command[key]));
+        table.add_row([device, name, id, until, state.to_owned()]);
+    }
+    println!("\n{table}");
 }
 
 /// Asks the gateway's admin interface.

@@ -123,15 +123,24 @@ pub(super) fn disconnect(out: &mut Vec<u8>, version: Version, reason: Reason) {
     }
 }
 
-/// Appends a PUBLISH of QoS 0 without properties.
-pub(super) fn publish(out: &mut Vec<u8>, version: Version, topic: &str, payload: &[u8]) {
-    let mut body = Vec::with_capacity(topic.len() + payload.len() + 3);
+/// Appends a PUBLISH without properties, of QoS 1 if it has a packet identifier.
+pub(super) fn publish(
+    out: &mut Vec<u8>,
+    version: Version,
+    topic: &str,
+    packet_id: Option<u16>,
+    payload: &[u8],
+) {
+    let mut body = Vec::with_capacity(topic.len() + payload.len() + 5);
     string(&mut body, topic);
+    if let Some(packet_id) = packet_id {
+        body.extend_from_slice(&packet_id.to_be_bytes());
+    }
     if version == Version::V5 {
         body.push(0);
     }
     body.extend_from_slice(payload);
-    packet(out, 0x30, &body);
+    packet(out, if packet_id.is_some() { 0x32 } else { 0x30 }, &body);
 }
 
 fn packet(out: &mut Vec<u8>, head: u8, body: &[u8]) {
@@ -259,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_long_payload_has_a_long_length() {
-        let written_for = |version| written(|out| publish(out, version, "a/b", &[7; 300]));
+        let written_for = |version| written(|out| publish(out, version, "a/b", None, &[7; 300]));
         let Packet::Publish(publish) = read(&written_for(Version::V5)) else { panic!() };
         assert_eq!((&publish.topic[..], publish.payload.len()), (b"a/b".as_slice(), 300));
         let mut bytes = written_for(Version::V4).as_slice().into();

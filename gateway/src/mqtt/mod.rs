@@ -66,6 +66,7 @@ use self::shared::{Shared, Times};
 use self::topics::Rights;
 use crate::clock::Clock;
 use crate::custody::Custody;
+use crate::downlink::Hub;
 use crate::journal;
 
 /// For all connections to have gone when the gateway goes down.
@@ -152,6 +153,7 @@ fn rights(clients: &[NamedClient]) -> Result<HashMap<String, Arc<Rights>>, Error
 pub async fn start(
     config: Config,
     custody: Custody,
+    commands: Arc<Hub>,
     journal: journal::Sender,
     clock: Clock,
 ) -> Result<Listeners, Error> {
@@ -182,7 +184,7 @@ pub async fn start(
         }
         bound.push((socket, address, tls));
     }
-    let shared = Arc::new(share(&config, custody, journal, clock)?);
+    let shared = Arc::new(share(&config, custody, commands, journal, clock)?);
     let mut listeners = Listeners { addresses: Vec::new(), accepting: Vec::new(), shared };
     for (socket, address, tls) in bound {
         tracing::info!(%address, tls = tls.is_some(), "listening for MQTT");
@@ -193,7 +195,13 @@ pub async fn start(
     Ok(listeners)
 }
 
-fn share(config: &Config, custody: Custody, journal: journal::Sender, clock: Clock) -> Result<Shared, Error> {
+fn share(
+    config: &Config,
+    custody: Custody,
+    commands: Arc<Hub>,
+    journal: journal::Sender,
+    clock: Clock,
+) -> Result<Shared, Error> {
     // Every limit has been checked to be far below that.
     let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let local = local::Limits {
@@ -216,6 +224,7 @@ fn share(config: &Config, custody: Custody, journal: journal::Sender, clock: Clo
         rights: rights(&config.clients)?,
         passwords,
         custody,
+        commands,
         journal,
         clock,
         local: Local::start(local).map_err(Error::Local)?,

@@ -44,6 +44,10 @@ pub(super) trait Outside {
     fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason>;
     /// Undoes that.
     fn unsubscribe(&mut self, filter: &str);
+    /// The device listens to commands from now on; what waits for it comes.
+    fn listen(&mut self, device: &Id);
+    /// The device no longer listens.
+    fn stop_listening(&mut self);
     /// The subscriber has the message with the router's packet identifier; called in the router's order.
     fn acknowledge(&mut self, packet_id: u16);
     /// Something was refused.
@@ -135,6 +139,9 @@ pub(super) struct Session<T> {
     subscriptions: Vec<Subscription>,
     deliveries: VecDeque<Sent>,
     unacknowledged: u16,
+    /// The packet identifier of a command that the client has not acknowledged.
+    command: Option<u16>,
+    commands: u16,
 }
 
 /// A publish that has yet to be acknowledged.
@@ -161,6 +168,8 @@ impl<T: Copy + Ord> Session<T> {
             subscriptions: Vec::new(),
             deliveries: VecDeque::new(),
             unacknowledged: 0,
+            command: None,
+            commands: 0,
         }
     }
 

@@ -16,6 +16,7 @@ use super::session;
 use super::topics::Rights;
 use crate::clock::Clock;
 use crate::custody::Custody;
+use crate::downlink::Hub;
 use crate::journal;
 
 /// What all connections share.
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub rights: HashMap<String, Arc<Rights>>,
     pub passwords: Option<Passwords>,
     pub custody: Custody,
+    pub commands: Arc<Hub>,
     pub journal: journal::Sender,
     pub clock: Clock,
     pub local: Arc<Local>,

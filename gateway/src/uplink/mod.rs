@@ -28,6 +28,7 @@ use weir_contract::segment::HEAD_LEN_MAX;
 use weir_contract::subject::{self, Source};
 
 pub use self::config::{Config, Tls};
+pub(crate) use self::nats::Connection;
 pub use self::status::{State, Status};
 
 use self::feed::{Feed, Taken};

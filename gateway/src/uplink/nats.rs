@@ -29,11 +29,16 @@ const CLIENT_CAPACITY: usize = 16;
 const READ_BUFFER_BYTES: u16 = 4 * 1024;
 
 /// A connection, until its first failure.
-pub(super) struct Session {
+pub(crate) struct Connection {
     client: Client,
     jetstream: Context,
-    subject: String,
     over: watch::Receiver<Option<Trouble>>,
+}
+
+/// The uplink's connection.
+pub(super) struct Session {
+    connection: Connection,
+    subject: String,
 }
 
 /// What the stream holds, as it says it.
@@ -53,9 +58,9 @@ pub(super) struct Message {
     pub compressed: bool,
 }
 
-impl Session {
-    /// Connects to one of the servers.
-    pub async fn connect(config: &Config, name: &str, subject: String) -> Result<Self, Trouble> {
+impl Connection {
+    /// Connects to one of the servers, under a name that its operators see.
+    pub async fn open(config: &Config, name: &str) -> Result<Self, Trouble> {
         let servers: Vec<ServerAddr> =
             config.servers.iter().filter_map(|server| server.parse().ok()).collect();
         let (tell, over) = watch::channel(None);
@@ -76,20 +81,12 @@ impl Session {
             .ack_timeout(timeout)
             .max_ack_inflight(CLIENT_CAPACITY)
             .build(client.clone());
-        Ok(Session { client, jetstream, subject, over })
+        Ok(Connection { client, jetstream, over })
     }
 
-    /// Which server this is.
-    pub fn server(&self) -> String {
-        let info = self.client.server_info();
-        let name =
-            if info.server_name.is_empty() { info.server_id.clone() } else { info.server_name.clone() };
-        format!("{name} {} ({}:{})", info.version, info.host, info.port)
-    }
-
-    /// The longest payload this server takes.
-    pub fn payload_bytes_max(&self) -> usize {
-        self.client.server_info().max_payload.saturating_sub(MESSAGE_OVERHEAD_BYTES)
+    /// JetStream over it.
+    pub fn jetstream(&self) -> &Context {
+        &self.jetstream
     }
 
     /// Resolves when the connection has failed.
@@ -97,6 +94,31 @@ impl Session {
         let mut over = self.over.clone();
         let told = over.wait_for(Option::is_some).await.map(|trouble| trouble.clone());
         told.ok().flatten().unwrap_or_else(|| Trouble::new(Kind::Disconnected, "the connection has ended"))
+    }
+}
+
+impl Session {
+    /// Connects to one of the servers.
+    pub async fn connect(config: &Config, name: &str, subject: String) -> Result<Self, Trouble> {
+        Ok(Session { connection: Connection::open(config, name).await?, subject })
+    }
+
+    /// Which server this is.
+    pub fn server(&self) -> String {
+        let info = self.connection.client.server_info();
+        let name =
+            if info.server_name.is_empty() { info.server_id.clone() } else { info.server_name.clone() };
+        format!("{name} {} ({}:{})", info.version, info.host, info.port)
+    }
+
+    /// The longest payload this server takes.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.connection.client.server_info().max_payload.saturating_sub(MESSAGE_OVERHEAD_BYTES)
+    }
+
+    /// Resolves when the connection has failed.
+    pub async fn failed(&self) -> Trouble {
+        self.connection.failed().await
     }
 
     /// Asks the stream what it holds, making it if it is not there and that is allowed.
@@ -111,7 +133,7 @@ impl Session {
     }
 
     async fn ask(&self, marked_sequence: u64, create_stream: bool) -> Result<Look, Trouble> {
-        let stream = match self.jetstream.get_stream(STREAM).await {
+        let stream = match self.connection.jetstream.get_stream(STREAM).await {
             Ok(stream) => stream,
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(error)
@@ -148,7 +170,7 @@ impl Session {
             description: Some("Segments of all Weir gateways".to_owned()),
             ..StreamConfig::default()
         };
-        self.jetstream.create_stream(config).await.map_err(|error| {
+        self.connection.jetstream.create_stream(config).await.map_err(|error| {
             Trouble::new(
                 Kind::NoStream,
                 format!("there is no stream {STREAM}, and it cannot be made: {error}"),
@@ -159,7 +181,7 @@ impl Session {
     /// Publishes a segment that must follow the message `follows` on its subject.
     pub async fn publish(&self, segment: &Segment, follows: u64) -> Meaning {
         if segment.payload.len() > self.payload_bytes_max() {
-            let (len, limit) = (segment.payload.len(), self.client.server_info().max_payload);
+            let (len, limit) = (segment.payload.len(), self.connection.client.server_info().max_payload);
             let text =
                 format!("a segment of {len} bytes is longer than the server takes (max_payload {limit})");
             return Meaning::Unclear(Trouble::new(Kind::TooLong, text));
@@ -180,7 +202,7 @@ impl Session {
     }
 
     async fn send(&self, message: PublishMessage) -> Answer {
-        let acknowledged = match self.jetstream.send_publish(self.subject.clone(), message).await {
+        let acknowledged = match self.connection.jetstream.send_publish(self.subject.clone(), message).await {
             Ok(pending) => pending.await,
             Err(error) => Err(error),
         };

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use weir_contract::Id;
 
 use super::super::codec::read_boot;
-use super::super::fold::{REPORT_CONNECTION, REPORT_EXPIRED};
+use super::super::fold::{REPORT_COMMAND, REPORT_CONNECTION};
 use super::super::types::{
     BootAccount, DeviceState, DeviceSummary, DevicesPage, LostRange, Origin, TIME_MS_MAX,
 };
@@ -72,9 +72,9 @@ pub fn state(connection: &Connection, device: &Id, at_ms: Option<u64>) -> Result
         Some(_) => boots_at(connection, id, loaded, up_to_ms)?,
     };
     let connections = reports(connection, id, REPORT_CONNECTION, up_to_ms)?;
-    let expired = reports(connection, id, REPORT_EXPIRED, up_to_ms)?;
+    let commands = reports(connection, id, REPORT_COMMAND, up_to_ms)?;
     let latest = Gateways { connection, at_ms: up_to_ms, known: HashMap::new() }.of(&connections)?;
-    Ok(Some(device::state(*device, at_ms, &boots, &names(&connections), &names(&expired), &latest)))
+    Ok(Some(device::state(*device, at_ms, &boots, &names(&connections), &names(&commands), &latest)))
 }
 
 /// What is known of a device's boots, by number, and their ordinals.
@@ -204,7 +204,11 @@ fn reports(connection: &Connection, device: i64, what: i64, at_ms: u64) -> Resul
         let said = match (what, row.get(5)?) {
             (REPORT_CONNECTION, true) => Said::Connected(detail),
             (REPORT_CONNECTION, false) => Said::Disconnected(detail),
-            _ => Said::Expired(detail),
+            (_, false) => Said::Expired(detail),
+            (_, true) => {
+                let (id, reason) = detail.rsplit_once('\0').unwrap_or((&detail, ""));
+                Said::Refused { id: id.into(), reason: reason.into() }
+            }
         };
         let origin = Origin {
             boot: row.get::<_, i64>(1)?.cast_unsigned(),

@@ -81,6 +81,8 @@ fn everything_a_device_tells_of_itself_is_in_its_state() {
         (3, Body::CommandExpired { device: id("d"), id: text("c-2") }),
         (4, Body::CommandExpired { device: id("d"), id: text("c-3") }),
         (5, Body::ClockStepped { by_ms: -4 }),
+        (6, Body::CommandRefused { device: id("d"), id: Some(text("c-4")), reason: text("too many") }),
+        (7, Body::CommandRefused { device: id("d"), id: None, reason: text("malformed") }),
     ];
     fixture.fold(&[segment(
         1,
@@ -105,7 +107,9 @@ fn everything_a_device_tells_of_itself_is_in_its_state() {
     let mut commands: Vec<(&str, &str)> =
         now.commands.iter().map(|command| (command.id.as_str(), command.outcome)).collect();
     commands.sort_unstable();
-    assert_eq!(commands, [("c-1", "failed"), ("c-2", "expired"), ("c-3", "expired")]);
+    assert_eq!(commands, [("c-1", "failed"), ("c-2", "expired"), ("c-3", "expired"), ("c-4", "refused")]);
+    let refused = now.commands.iter().find(|command| command.id == "c-4").expect("told");
+    assert_eq!(refused.reason.as_deref(), Some("too many"));
     let connection = now.connection.clone().expect("told");
     assert_eq!(
         (connection.connected, connection.detail.as_str(), connection.changed_at_ms),

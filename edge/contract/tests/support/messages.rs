@@ -52,6 +52,14 @@ pub fn known_body() -> BoxedStrategy<(Kind, Value)> {
         some("command-completed", answer().boxed()),
         some("command-failed", answer().boxed()),
         some("command-expired", all([("device", id_text()), ("id", text())])),
+        some(
+            "command-refused",
+            (id_text(), proptest::option::of(text()), text())
+                .prop_map(|(device, id, reason)| {
+                    map([("device", Some(device)), ("id", id), ("reason", Some(reason))])
+                })
+                .boxed()
+        ),
         some("config-applied", all([("revision", unsigned()), ("config", anything())])),
         some("device-connected", all([("device", id_text()), ("address", text())])),
         some("device-disconnected", all([("device", id_text()), ("reason", text())])),
@@ -102,6 +110,11 @@ pub fn as_body<'a>(kind: &str, body: &'a Value, opaque: &'a [u8]) -> Body<'a> {
         "command-completed" => answered(Outcome::Completed),
         "command-failed" => answered(Outcome::Failed),
         "command-expired" => Body::CommandExpired { device: id("device"), id: text("id").into() },
+        "command-refused" => Body::CommandRefused {
+            device: id("device"),
+            id: field("id").map(|id| id.as_text().expect("text").into()),
+            reason: text("reason").into(),
+        },
         "config-applied" => {
             Body::ConfigApplied { revision: u64::try_from(int("revision")).expect("64 bits"), config: opaque }
         }

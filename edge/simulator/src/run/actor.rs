@@ -11,15 +11,17 @@ use rumqttc::Transport;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
-use weir_contract::body::Outcome;
 use weir_contract::time::Time;
 use weir_contract::{Id, topic};
-use weir_device::{Action, Config, Device, Emitted, Memory, Publish, Ram, Token};
+use weir_device::{
+    Action, Config, Device, Duty, Emitted, Memory, Publish, RESTART_WAIT_MS_MAX, Ram, SENSORS_MAX, Settings,
+    Token, record_len_max,
+};
 
 use super::Fleet;
 use super::faults::{Clock, Fault, FaultPlan};
 use super::link::{Link, Told};
-use super::profile::{Observation, Observer};
+use super::profile::{Observation, Observer, SimAgent};
 use crate::manifest::{BootEntry, DeviceEntry};
 
 /// Uplinks in flight at most, whatever is asked for.
@@ -57,6 +59,11 @@ pub(super) struct Actor {
     observer: Observer,
     faults: FaultPlan,
     device: SimDevice,
+    agent: SimAgent,
+    /// What the agent wants to be kept over a power cut.
+    record: Option<Vec<u8>>,
+    /// A command says so: as soon as all is acknowledged, or then.
+    restart_at: Option<Instant>,
     clock: Clock,
     powered_at: Instant,
     link: Option<Link>,
@@ -70,10 +77,10 @@ pub(super) struct Actor {
     published_at: HashMap<Token, Instant>,
 }
 
-/// Events at even intervals, as long as the power is on.
+/// Events of each source at even intervals, as long as the power is on.
 struct Schedule {
-    next: Instant,
-    interval: Duration,
+    /// When the next event of each is due, and how often there is one.
+    sources: Vec<(Instant, Duration)>,
     left: u64,
 }
 
@@ -89,9 +96,9 @@ impl Actor {
         let mut rng = Rng::with_seed(options.seed.wrapping_add(1 + number as u64));
         let mut faults = FaultPlan::new(options.faults, rng.fork());
         let clock = faults.clock();
-        let interval = fleet.interval();
-        let phase = interval.mul_f64(number as f64 / options.devices as f64);
-        let next_event = Schedule { next: started + phase, interval, left: options.events_per_device };
+        let phase = fleet.interval().mul_f64(number as f64 / options.devices as f64);
+        let sources = options.profile.sources();
+        let next_event = Schedule::new(started + phase, fleet.interval(), sources, options.events_per_device);
         let next_fault = next_fault(&mut faults, started);
         // Not all of them knock at the same moment.
         let connect_at = number as u64 * 1000 / super::CONNECTS_PER_S;
@@ -102,6 +109,9 @@ impl Actor {
             observer: Observer::new(options.profile, options.body_bytes, rng.fork()),
             faults,
             device,
+            agent: agent(&fleet),
+            record: None,
+            restart_at: None,
             clock,
             powered_at: started,
             link: None,
@@ -124,6 +134,7 @@ impl Actor {
             match now_phase {
                 Phase::Running => {
                     self.emit_what_is_due();
+                    self.restart_if_due();
                     self.suffer_what_is_due().await;
                 }
                 Phase::Draining => {
@@ -171,17 +182,64 @@ impl Actor {
 
     fn emit_what_is_due(&mut self) {
         for _ in 0..EMITTED_AT_ONCE_MAX {
-            if !self.is_powered() || !self.next_event.take_due() {
+            if !self.is_powered() {
                 return;
             }
+            let Some(source) = self.next_event.take_due() else { return };
             let now = self.now();
-            let Observation { kind, version, body } = match self.reason.take() {
+            let reason = self.reason.take();
+            let Observation { kind, version, body } = match reason {
                 Some(reason) => self.observer.started(reason),
-                None => self.observer.observe(),
+                None => self.observer.observe(source, &mut self.agent),
             };
             let emitted = self.device.emit_raw(now, &kind, version, &body);
             self.count(emitted);
+            if reason.is_some() {
+                let before = self.device.outbox().last();
+                let duty = self.agent.started(now, &mut self.device);
+                self.obey(now, duty);
+                self.count_since(before);
+            }
         }
+    }
+
+    /// Does what the agent says has to be done.
+    fn obey(&mut self, now: u64, mut duty: Duty) {
+        while duty == Duty::Keep {
+            let mut record = vec![0; record_len_max(SENSORS_MAX)];
+            let len = self.agent.record(&self.device, &mut record).expect("as long as it may be");
+            record.truncate(len);
+            self.record = Some(record);
+            let before: Vec<Settings> = self.agent.sensors().map(|sensor| sensor.settings).collect();
+            duty = self.agent.kept(now, &mut self.device);
+            for (source, (sensor, before)) in self.agent.sensors().zip(before).enumerate() {
+                if sensor.settings.period_ms != before.period_ms {
+                    let period = Duration::from_millis(sensor.settings.period_ms.into());
+                    self.next_event.set_interval(source, period);
+                }
+            }
+        }
+        match duty {
+            Duty::Restart => {
+                self.restart_at = Some(Instant::now() + Duration::from_millis(RESTART_WAIT_MS_MAX));
+            }
+            Duty::Identify => tracing::info!(device = %self.id, "here I am"),
+            Duty::Nothing | Duty::Keep => {}
+        }
+    }
+
+    fn restart_if_due(&mut self) {
+        let Some(restart_at) = self.restart_at else { return };
+        if self.is_powered() && (self.device.is_drained() || Instant::now() >= restart_at) {
+            self.cut_power("command");
+        }
+    }
+
+    /// Counts what the device has emitted by itself since its number `before`.
+    fn count_since(&mut self, before: u32) {
+        let emitted = self.device.outbox().last() - before;
+        self.fleet.stats.emitted.fetch_add(emitted.into(), Relaxed);
+        self.note_numbers();
     }
 
     fn count(&mut self, emitted: Emitted) {
@@ -217,7 +275,7 @@ impl Actor {
         let stats = &self.fleet.stats;
         if fault == Fault::Boot {
             stats.boots.fetch_add(1, Relaxed);
-            self.cut_power();
+            self.cut_power("power-cut");
             return;
         }
         let Some(link) = self.link.take() else { return };
@@ -238,7 +296,9 @@ impl Actor {
         self.lost_connection();
     }
 
-    fn cut_power(&mut self) {
+    /// Switches the device off for a while; it starts again for `reason`, with its outboxes and its record.
+    fn cut_power(&mut self, reason: &'static str) {
+        self.restart_at = None;
         if self.link.take().is_some() && self.device.is_connected() {
             self.fleet.stats.connected.fetch_sub(1, Relaxed);
         }
@@ -252,7 +312,11 @@ impl Actor {
         let (boot, device) = power_up(&self.fleet, self.id, 0, &mut self.rng, memory);
         self.device = device;
         self.numbers.push((boot, 0));
-        self.reason = Some("power-cut");
+        self.reason = Some(reason);
+        self.agent = agent(&self.fleet);
+        if let Some(record) = &self.record {
+            self.agent.restore(&mut self.device, record).expect("its own record");
+        }
     }
 
     /// Does what the device wants done; returns when to come back if nothing happens before.
@@ -269,7 +333,7 @@ impl Actor {
         self.note_numbers();
         let mut wake = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
         if phase == Phase::Running {
-            let due = [self.next_event.due(), self.next_fault.map(|fault| fault.0)];
+            let due = [self.next_event.due(), self.next_fault.map(|fault| fault.0), self.restart_at];
             wake = due.into_iter().flatten().fold(wake, Instant::min);
         }
         wake
@@ -353,15 +417,16 @@ impl Actor {
         if topic.ends_with("/time") && self.clock != Clock::default() {
             return self.hear_time_wrong(now, payload);
         }
-        match self.device.received(now, topic, payload) {
-            Ok(None) => {}
-            Ok(Some(command)) => {
+        let before = self.device.outbox().last();
+        match self.agent.received(now, &mut self.device, topic, payload) {
+            Ok(Duty::Nothing) => {}
+            Ok(duty) => {
                 self.fleet.stats.commands.fetch_add(1, Relaxed);
-                let emitted = self.device.answer(now, command.id, Outcome::Completed, None, None);
-                self.count(emitted);
+                self.obey(now, duty);
             }
             Err(error) => warn!(device = %self.id, topic, %error, "cannot read a message of the gateway"),
         }
+        self.count_since(before);
     }
 
     fn hear_time_wrong(&mut self, now: u64, payload: &[u8]) {
@@ -395,25 +460,51 @@ impl Actor {
 }
 
 impl Schedule {
-    /// When the next event is due; `None` if there will be none.
-    fn due(&self) -> Option<Instant> {
-        (self.left > 0).then_some(self.next)
+    /// Together the sources have an event every `interval`.
+    fn new(first: Instant, interval: Duration, sources: usize, left: u64) -> Self {
+        let each = interval * u32::try_from(sources).expect("few");
+        let sources =
+            (0..sources).map(|source| (first + interval * u32::try_from(source).expect("few"), each));
+        Self { sources: sources.collect(), left }
     }
 
-    /// Whether an event is due now; it is taken as emitted.
-    fn take_due(&mut self) -> bool {
-        let due = self.due().is_some_and(|due| due <= Instant::now());
-        if due {
-            self.next += self.interval;
-            self.left -= 1;
+    /// When the next event is due; `None` if there will be none.
+    fn due(&self) -> Option<Instant> {
+        self.sources.iter().map(|(next, _)| *next).min().filter(|_| self.left > 0)
+    }
+
+    /// The source of an event that is due now; it is taken as emitted.
+    fn take_due(&mut self) -> Option<usize> {
+        let due = self.due().filter(|due| *due <= Instant::now())?;
+        let source = self.sources.iter().position(|(next, _)| *next == due)?;
+        let (next, interval) = &mut self.sources[source];
+        *next += *interval;
+        self.left -= 1;
+        Some(source)
+    }
+
+    /// From now on this often: the next one after that, or when it was due if that is sooner.
+    fn set_interval(&mut self, source: usize, new: Duration) {
+        if let Some((next, interval)) = self.sources.get_mut(source) {
+            *next = (*next).min(Instant::now() + new);
+            *interval = new;
         }
-        due
     }
 
     /// Nothing is observed without power, and nothing is made up for afterwards.
     fn pause_until(&mut self, time: Instant) {
-        self.next = self.next.max(time);
+        let Some(first) = self.sources.iter().map(|(next, _)| *next).min() else { return };
+        let late = time.saturating_duration_since(first);
+        self.sources.iter_mut().for_each(|(next, _)| *next += late);
     }
+}
+
+/// The sensors as the device is built: together they have an event every interval.
+fn agent(fleet: &Fleet) -> SimAgent {
+    let profile = fleet.options.profile;
+    let period = fleet.interval() * u32::try_from(profile.sources()).expect("few");
+    let period_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1);
+    SimAgent::new(&profile.sensors(period_ms))
 }
 
 fn next_fault(faults: &mut FaultPlan, now: Instant) -> Option<(Instant, Fault)> {

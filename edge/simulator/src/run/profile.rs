@@ -1,10 +1,10 @@
-//! What simulated devices observe.
+//! What simulated devices observe: each by sensors of its own, whose period and limit commands can change.
 
 use clap::ValueEnum;
 use fastrand::Rng;
 use weir_contract::body::{Body, Scalar};
 use weir_contract::{Id, Kind};
-use weir_device::{Crossing, Limit};
+use weir_device::{Agent, SENSORS_MAX, Sensor, Settings, Threshold};
 
 /// What kind of values devices report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,11 +23,52 @@ const SENSORS: [(&str, &str, f64, f64); 4] = [
     ("pressure", "Pa", 101_325.0, 8.0),
     ("battery", "V", 3.7, 0.01),
 ];
+const SENSORS_LEN: usize = SENSORS.len();
 const WORDS: [(&str, &[&str]); 3] = [
     ("door", &["open", "closed", "ajar", "locked"]),
     ("pump", &["idle", "priming", "running", "dry", "überhitzt"]),
     ("display", &["ready", "please wait", "call service", "温度が高い"]),
 ];
+
+/// What a switch reads.
+const SWITCH: &str = "switch";
+
+/// A device's sensors and what commands have made of them.
+pub(crate) type SimAgent = Agent<SENSORS_MAX>;
+
+impl Profile {
+    /// The sensors of a device that reads each of them every `period_ms`.
+    pub(crate) fn sensors(self, period_ms: u32) -> Vec<Sensor> {
+        let sensor = |which: usize, name_: &str, unit| Sensor {
+            name: name(name_),
+            unit,
+            change_min: 0.0,
+            silence_ms_max: u64::MAX,
+            settings: Settings {
+                period_ms,
+                limit: (which == 0 && unit.is_some())
+                    .then_some(Threshold { limit: SENSORS[0].2 + 0.5, hysteresis: 0.3 }),
+            },
+        };
+        let numbers =
+            SENSORS.iter().enumerate().map(|(which, (name, unit, ..))| sensor(which, name, Some(*unit)));
+        let words = WORDS.iter().enumerate().map(|(which, (name, _))| sensor(which, name, None));
+        match self {
+            Profile::Numeric => numbers.collect(),
+            Profile::Text => words.collect(),
+            Profile::Mixed => numbers.chain(words).chain([sensor(1, SWITCH, None)]).collect(),
+        }
+    }
+
+    /// From how many places in a device events come: its sensors, and what else happens in it.
+    pub(crate) fn sources(self) -> usize {
+        match self {
+            Profile::Numeric => SENSORS.len(),
+            Profile::Text => WORDS.len(),
+            Profile::Mixed => SENSORS.len() + WORDS.len() + 2,
+        }
+    }
+}
 
 /// One event to emit.
 #[derive(Debug)]
@@ -45,22 +86,14 @@ pub(crate) struct Observer {
     body_len_min: usize,
     rng: Rng,
     values: [f64; SENSORS.len()],
-    limit: Limit,
     /// A crossing that has been seen and not reported yet.
-    crossing: Option<(f64, Crossing)>,
+    crossing: Option<Observation>,
 }
 
 impl Observer {
     pub(crate) fn new(profile: Profile, body_len_min: usize, rng: Rng) -> Self {
         let values = SENSORS.map(|(_, _, start, _)| start);
-        Self {
-            profile,
-            body_len_min,
-            rng,
-            values,
-            limit: Limit::new(SENSORS[0].2 + 0.5, 0.3),
-            crossing: None,
-        }
+        Self { profile, body_len_min, rng, values, crossing: None }
     }
 
     /// The first event of a boot.
@@ -73,39 +106,28 @@ impl Observer {
         })
     }
 
-    /// The next event.
-    pub(crate) fn observe(&mut self) -> Observation {
-        match self.profile {
-            Profile::Numeric => self.numeric(),
-            Profile::Text => self.text(),
-            Profile::Mixed => match self.rng.u8(0..10) {
-                0..5 => self.numeric(),
-                5..8 => self.text(),
-                8 => self.switch(),
-                _ => self.unknown(),
-            },
+    /// The next event from one of the device's [`Profile::sources`].
+    pub(crate) fn observe(&mut self, source: usize, agent: &mut SimAgent) -> Observation {
+        const WORDS_END: usize = SENSORS.len() + WORDS.len();
+        match (self.profile, source) {
+            (Profile::Numeric, which) | (Profile::Mixed, which @ 0..SENSORS_LEN) => self.number(which, agent),
+            (Profile::Text, which) => self.word(which),
+            (Profile::Mixed, which @ SENSORS_LEN..WORDS_END) => self.word(which - SENSORS.len()),
+            (Profile::Mixed, WORDS_END) => self.switch(),
+            (Profile::Mixed, _) => self.unknown(),
         }
     }
 
-    fn numeric(&mut self) -> Observation {
-        if let Some((value, crossing)) = self.crossing.take() {
-            let (sensor, limit) = (name(SENSORS[0].0), self.limit.limit());
-            return self.observation(&Body::LimitCrossed {
-                sensor,
-                value,
-                limit,
-                rising: crossing == Crossing::Rising,
-            });
+    fn number(&mut self, which: usize, agent: &mut SimAgent) -> Observation {
+        if let Some(crossing) = self.crossing.take() {
+            return crossing;
         }
-        let which = self.rng.usize(..SENSORS.len());
         let (sensor, unit, start, step) = SENSORS[which];
         // Wanders, and is drawn back to where it began. Sensors have few digits.
         let wandered = self.values[which] + (self.rng.f64() - 0.5) * 2.0 * step;
         let value = ((wandered + (start - wandered) * 0.02) * 100.0).round() / 100.0;
         self.values[which] = value;
-        if which == 0 {
-            self.crossing = self.limit.watch(value).map(|crossing| (value, crossing));
-        }
+        self.crossing = agent.watch(which, value).map(|crossed| self.observation(&crossed));
         self.observation(&Body::ReadingTaken {
             sensor: name(sensor),
             value: Scalar::Float(value),
@@ -113,8 +135,8 @@ impl Observer {
         })
     }
 
-    fn text(&mut self) -> Observation {
-        let (sensor, words) = WORDS[self.rng.usize(..WORDS.len())];
+    fn word(&mut self, which: usize) -> Observation {
+        let (sensor, words) = WORDS[which];
         let word = words[self.rng.usize(..words.len())];
         self.observation(&Body::ReadingTaken {
             sensor: name(sensor),
@@ -129,7 +151,7 @@ impl Observer {
         } else {
             Scalar::Int(self.rng.i64(-5..100_000))
         };
-        self.observation(&Body::ReadingTaken { sensor: name("switch"), value, unit: None })
+        self.observation(&Body::ReadingTaken { sensor: name(SWITCH), value, unit: None })
     }
 
     /// `{"n": …}`, of a kind that only this device knows.
@@ -185,9 +207,12 @@ mod tests {
             [(Profile::Numeric, 0), (Profile::Text, 40), (Profile::Mixed, 0), (Profile::Mixed, 5000)]
         {
             let mut observer = Observer::new(profile, body_len_min, Rng::with_seed(3));
+            let mut agent = SimAgent::new(&profile.sensors(1000));
             for number in 0..2000 {
-                let Observation { kind, version, body } =
-                    if number == 0 { observer.started("test") } else { observer.observe() };
+                let Observation { kind, version, body } = match number {
+                    0 => observer.started("test"),
+                    _ => observer.observe(number % profile.sources(), &mut agent),
+                };
                 assert!(body.len() >= body_len_min, "{} bytes, not {body_len_min}", body.len());
                 assert!(body.len() < body_len_min + 120);
                 let mut buffer = vec![0; 6000];

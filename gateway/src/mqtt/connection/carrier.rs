@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::GOODBYE;
 use super::world::World;
 use crate::custody::{Ticket, Waiter};
+use crate::downlink::{Mailbox, Slot};
 use crate::mqtt::local::{Deliveries, Delivery, Link, Lost};
 use crate::mqtt::reason::Reason;
 use crate::mqtt::registry::Place;
@@ -53,6 +54,8 @@ pub(super) struct Carrier {
     link: Option<Link>,
     /// What comes over a link that was opened just now.
     opened: Option<Deliveries>,
+    /// Where commands come, if the device listens.
+    mailbox: Option<Mailbox>,
     /// One and a half times what was agreed on.
     keep_alive: Duration,
     /// When the last whole packet came.
@@ -102,6 +105,7 @@ impl Carrier {
             waiter: Waiter::new(),
             link: None,
             opened: None,
+            mailbox: None,
             keep_alive,
             heard: Instant::now(),
             incomplete_since: None,
@@ -140,6 +144,9 @@ impl Carrier {
             let leaving = matches!(self.state, State::Leaving { .. });
             let stays = !leaving && !matches!(self.state, State::Draining { .. });
             let may_deliver = stays && deliveries.is_some() && self.session.can_deliver();
+            let may_command = stays && self.session.can_command();
+            let slot =
+                self.mailbox.as_ref().filter(|_| may_command).map(|mailbox| Arc::clone(mailbox.slot()));
             tokio::select! {
                 biased;
                 reason = place.told_to_end(), if stays => self.told_to_end(reason),
@@ -153,6 +160,7 @@ impl Carrier {
                     Err(_) => self.leave(End::Closed(Reason::UnspecifiedError)),
                 },
                 delivered = next(&mut deliveries), if may_deliver => self.delivered(delivered, &mut deliveries),
+                () = filled(slot.as_deref()), if slot.is_some() => self.command(),
                 () = alarm.as_mut() => {
                     self.check_time();
                     alarm.as_mut().reset(self.deadline());
@@ -269,7 +277,8 @@ impl Carrier {
     /// Gives bytes to the session; returns how many it is done with.
     fn receive(&mut self, bytes: &[u8], uplinks: &mut Vec<Uplink>) -> usize {
         let shared = Arc::clone(&self.shared);
-        let mut world = World::new(&shared, &self.waiter, &mut self.link, &mut self.opened);
+        let mut world =
+            World::new(&shared, &self.waiter, &mut self.link, &mut self.opened, &mut self.mailbox);
         let (done, progress) = self.session.receive(bytes, uplinks, &mut world);
         let closed = world.closed;
         // Refusals have nothing to wait for, and a repeated uplink may be stored long since.
@@ -358,7 +367,13 @@ impl Carrier {
         for room in (0..DELIVERIES_MAX).rev() {
             match next.take() {
                 Some(Ok(delivery)) => {
-                    let mut world = World::new(&shared, &self.waiter, &mut self.link, &mut self.opened);
+                    let mut world = World::new(
+                        &shared,
+                        &self.waiter,
+                        &mut self.link,
+                        &mut self.opened,
+                        &mut self.mailbox,
+                    );
                     self.session.deliver(delivery, &mut world);
                 }
                 Some(Err(Lost)) => return self.leave(End::Closed(Reason::UnspecifiedError)),
@@ -367,6 +382,13 @@ impl Carrier {
             if room > 0 && self.session.can_deliver() {
                 next = deliveries.as_mut().and_then(Deliveries::next_if_there);
             }
+        }
+    }
+
+    /// Writes a command.
+    fn command(&mut self) {
+        if let Some(payload) = self.mailbox.as_ref().and_then(|mailbox| mailbox.slot().take()) {
+            self.session.command(&payload);
         }
     }
 
@@ -412,6 +434,14 @@ impl Carrier {
 async fn next(deliveries: &mut Option<Deliveries>) -> Result<Delivery, Lost> {
     match deliveries {
         Some(deliveries) => deliveries.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when there is a command to be written.
+async fn filled(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => slot.filled().await,
         None => std::future::pending().await,
     }
 }

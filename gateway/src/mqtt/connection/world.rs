@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use weir_contract::Id;
+
 use crate::custody::{Full, Ticket, Waiter};
+use crate::downlink::Mailbox;
 use crate::facts;
 use crate::mqtt::local::{Deliveries, Link, Message};
 use crate::mqtt::reason::Reason;
@@ -16,6 +19,7 @@ pub(super) struct World<'a> {
     waiter: &'a Arc<Waiter>,
     link: &'a mut Option<Link>,
     opened: &'a mut Option<Deliveries>,
+    mailbox: &'a mut Option<Mailbox>,
     /// One time for all that was read at once; asked for when first needed.
     received_ms: Option<u64>,
     /// Custody takes nothing any more.
@@ -28,8 +32,9 @@ impl<'a> World<'a> {
         waiter: &'a Arc<Waiter>,
         link: &'a mut Option<Link>,
         opened: &'a mut Option<Deliveries>,
+        mailbox: &'a mut Option<Mailbox>,
     ) -> Self {
-        World { shared, waiter, link, opened, received_ms: None, closed: false }
+        World { shared, waiter, link, opened, mailbox, received_ms: None, closed: false }
     }
 }
 
@@ -39,18 +44,26 @@ impl Outside for World<'_> {
     fn offer(&mut self, bytes: &[u8], uplinks: &[Uplink], mut taken: impl FnMut(&Uplink, Ticket)) -> usize {
         let received_ms = *self.received_ms.get_or_insert_with(|| self.shared.clock.unix_ms());
         let mut gather = self.shared.custody.gather();
-        for (index, uplink) in uplinks.iter().enumerate() {
+        let mut count = 0;
+        for uplink in uplinks {
             let traceparent = uplink.traceparent.clone().map(|place| &bytes[place]);
             let payload = &bytes[uplink.payload.clone()];
             match gather.offer(&uplink.device, received_ms, traceparent, payload, uplink.run, self.waiter) {
                 Ok(ticket) => taken(uplink, ticket),
                 Err(full) => {
                     self.closed = full == Full::Closed;
-                    return index;
+                    break;
                 }
             }
+            count += 1;
         }
-        uplinks.len()
+        drop(gather);
+        if !self.shared.commands.is_idle() {
+            for uplink in &uplinks[..count] {
+                self.shared.commands.saw(&uplink.device, &bytes[uplink.payload.clone()]);
+            }
+        }
+        count
     }
 
     fn wants_events(&self) -> bool {
@@ -73,6 +86,14 @@ impl Outside for World<'_> {
         if let Some(link) = self.link {
             link.unsubscribe(filter);
         }
+    }
+
+    fn listen(&mut self, device: &Id) {
+        *self.mailbox = Some(self.shared.commands.listen(*device));
+    }
+
+    fn stop_listening(&mut self) {
+        *self.mailbox = None;
     }
 
     fn acknowledge(&mut self, packet_id: u16) {

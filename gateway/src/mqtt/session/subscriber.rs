@@ -15,6 +15,9 @@ const ROUTER_INFLIGHT_MAX: u16 = 100;
 /// A subscriber that has this much to read gets no more until it has read.
 pub(in crate::mqtt) const OUT_BYTES_MAX: usize = 64 * 1024;
 
+/// Packet identifiers of commands; the router's are 1 to [`ROUTER_INFLIGHT_MAX`].
+const COMMAND_PACKET_IDS: u16 = 0x8000;
+
 #[derive(Debug)]
 pub(super) struct Subscription {
     filter: Box<str>,
@@ -73,6 +76,31 @@ impl<T: Copy + Ord> Session<T> {
         }
     }
 
+    /// Whether a command can be written: one at a time, so that it cannot overtake another.
+    pub fn can_command(&self) -> bool {
+        self.command.is_none() && self.can_deliver()
+    }
+
+    /// Writes a command to the device, with the QoS it has subscribed with.
+    pub fn command(&mut self, payload: &[u8]) {
+        let Some(topic) = self.client.device.as_ref().map(topic::commands) else { return };
+        let own = self.subscriptions.iter().filter(|one| topics::matches(&one.filter, &topic));
+        let Some(qos) = own.map(|one| one.qos).max() else { return };
+        let before = self.out.len();
+        let packet_id = (qos > 0).then_some(COMMAND_PACKET_IDS | self.commands);
+        answer::publish(&mut self.out, self.abilities.version, &topic, packet_id, payload);
+        if self.out.len() - before > self.abilities.packet_bytes_max {
+            // MQTT 5, 3.1.2.11.4. The command expires, and that is told.
+            self.out.truncate(before);
+            return;
+        }
+        if packet_id.is_some() {
+            self.commands = (self.commands + 1) % COMMAND_PACKET_IDS;
+            self.command = packet_id;
+            self.unacknowledged += 1;
+        }
+    }
+
     pub(super) fn subscribe(
         &mut self,
         frame: &Frame<'_>,
@@ -83,14 +111,18 @@ impl<T: Copy + Ord> Session<T> {
             return Err(Reason::SubscriptionIdentifiersNotSupported);
         }
         let own_time = self.client.device.as_ref().map(topic::time);
-        let mut wants_time = false;
+        let own_commands = self.client.device.as_ref().map(topic::commands);
+        let (mut wants_time, mut wants_commands) = (false, false);
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         for filter in &subscribe.filters {
             let code = self.subscribe_to(filter, outside);
             if let Err(reason) = code {
                 outside.refused(&self.client, &filter.path, reason, "the subscription was not granted", &[]);
-            } else if let Some(own) = &own_time {
-                wants_time |= self.client.is_own(&filter.path) && topics::matches(&filter.path, own);
+            } else if let (Some(time), Some(commands), true) =
+                (&own_time, &own_commands, self.client.is_own(&filter.path))
+            {
+                wants_time |= topics::matches(&filter.path, time);
+                wants_commands |= topics::matches(&filter.path, commands);
             }
             codes.push(code);
         }
@@ -99,7 +131,10 @@ impl<T: Copy + Ord> Session<T> {
             let mut payload = [0; time::Time::LEN_MAX];
             let written = time::Time { unix_ms: outside.unix_ms() }.write(&mut payload);
             let len = written.expect("the buffer has the greatest length");
-            answer::publish(&mut self.out, self.abilities.version, own, &payload[..len]);
+            answer::publish(&mut self.out, self.abilities.version, own, None, &payload[..len]);
+        }
+        if let (true, Some(device)) = (wants_commands, &self.client.device) {
+            outside.listen(device);
         }
         Ok(())
     }
@@ -159,11 +194,21 @@ impl<T: Copy + Ord> Session<T> {
         if self.subscriptions.swap_remove(index).routed {
             outside.unsubscribe(filter);
         }
+        if let Some(commands) = self.client.device.as_ref().map(topic::commands)
+            && !self.subscriptions.iter().any(|one| topics::matches(&one.filter, &commands))
+        {
+            outside.stop_listening();
+        }
         true
     }
 
     /// The client has a message. What it acknowledges that was not sent changes nothing.
     pub(super) fn received(&mut self, packet_id: u16, outside: &mut impl Outside<Ticket = T>) {
+        if self.command == Some(packet_id) {
+            self.command = None;
+            self.unacknowledged -= 1;
+            return;
+        }
         let sent = self.deliveries.iter_mut().find(|sent| sent.packet_id == packet_id && !sent.acknowledged);
         if let Some(sent) = sent {
             sent.acknowledged = true;

@@ -21,6 +21,7 @@ struct Recorder {
     acknowledged: Vec<u16>,
     refused: Vec<(String, Reason)>,
     wants_events: bool,
+    listening: Vec<Option<Id>>,
 }
 
 impl Outside for Recorder {
@@ -48,6 +49,12 @@ impl Outside for Recorder {
     }
     fn unsubscribe(&mut self, filter: &str) {
         self.subscribed.retain(|(subscribed, _)| subscribed != filter);
+    }
+    fn listen(&mut self, device: &Id) {
+        self.listening.push(Some(*device));
+    }
+    fn stop_listening(&mut self) {
+        self.listening.push(None);
     }
     fn acknowledge(&mut self, packet_id: u16) {
         self.acknowledged.push(packet_id);
@@ -521,4 +528,45 @@ proptest! {
         }
         receive(&mut session_with(version, local_rights()), &bytes, &mut recorder());
     }
+}
+
+#[test]
+fn commands_go_to_the_device_that_asked_for_them_one_at_a_time() {
+    for version in [Version::V4, Version::V5] {
+        let (mut session, mut outside) = (session(version), recorder());
+        receive(&mut session, &subscribe(version, "weir/1/dev-1/commands", 1), &mut outside);
+        assert_eq!(outside.listening, ["dev-1".parse().ok()]);
+        assert!(outside.subscribed.is_empty(), "no router has to know it");
+        session.out.clear();
+        session.command(b"do it");
+        let sent = publish(version, 1, 0x8000, "weir/1/dev-1/commands", b"do it");
+        assert_eq!(session.out, sent);
+        assert!(!session.can_command(), "it is not acknowledged");
+        receive(&mut session, &packet(0x40, &0x8000_u16.to_be_bytes()), &mut outside);
+        assert!(session.can_command() && outside.acknowledged.is_empty(), "the router has not sent it");
+        let mut filter = vec![0, 9];
+        if version == Version::V5 {
+            filter.push(0);
+        }
+        filter.extend_from_slice(&[0, 21]);
+        filter.extend_from_slice(b"weir/1/dev-1/commands");
+        receive(&mut session, &packet(0xa2, &filter), &mut outside);
+        assert_eq!(outside.listening.last(), Some(&None));
+    }
+}
+
+#[test]
+fn commands_are_for_those_who_subscribe_to_them() {
+    let (mut session, mut outside) = (session(Version::V5), recorder());
+    receive(&mut session, &subscribe(Version::V5, "weir/1/dev-1/time", 1), &mut outside);
+    assert!(outside.listening.is_empty());
+    session.out.clear();
+    session.command(b"do it");
+    assert!(session.out.is_empty());
+    receive(&mut session, &subscribe(Version::V5, "weir/1/dev-1/+", 0), &mut outside);
+    assert_eq!(outside.listening.len(), 1);
+    session.out.clear();
+    session.command(b"do it");
+    assert_eq!(session.out, publish(Version::V5, 0, 0, "weir/1/dev-1/commands", b"do it"));
+    assert!(session.can_command(), "nothing is acknowledged of QoS 0");
 }

@@ -12,6 +12,7 @@ use weir_contract::segment::{Head, Segment, write_head};
 use weir_contract::uplink::{self, Event, Header};
 use weir_gateway::clock::Clock;
 use weir_gateway::custody::{Committer, Custody};
+use weir_gateway::downlink::Hub;
 use weir_gateway::mqtt::{self, Listeners};
 use weir_gateway::{journal, spool};
 
@@ -52,7 +53,9 @@ impl Gateway {
         let (custody, committer) = Custody::start(&config, clock.unix_ms()).expect("a spool");
         let (sender, journal) = journal::channel();
         let config = toml::from_str(toml).expect("a configuration");
-        let listeners = mqtt::start(config, custody.clone(), sender, clock).await.expect("listeners");
+        let commands = Hub::without_commands(sender.clone(), clock.clone());
+        let listeners =
+            mqtt::start(config, custody.clone(), commands, sender, clock).await.expect("listeners");
         Gateway { listeners, custody, journal, _committer: committer, _folder: folder }
     }
 
