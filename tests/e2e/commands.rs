@@ -407,7 +407,7 @@ fn an_answer_given_while_nats_is_away_ends_the_command_and_arrives_later() -> Re
 
 #[test]
 fn commands_are_off_unless_switched_on_and_refused_with_what_is_wrong() -> Result<()> {
-    let mut world = World::planned(Plan {
+    let world = World::planned(Plan {
         cloud: Some(Box::new(|config: &mut Table| {
             config["api"].as_table_mut().expect("a section").remove("commands");
         })),
