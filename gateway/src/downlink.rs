@@ -455,23 +455,30 @@ impl Taker {
                 self.hub.settle(state, now_ms);
             }
             Ok((Admission::Known, _)) => {}
-            Err((id, refusal)) => self.hub.refuse(device, id, &refusal),
+            Err(Refused { id, why }) => self.hub.refuse(device, id, &why),
         }
         incoming.acknowledge().await
     }
 
-    fn read(
-        &self,
-        device: Option<Id>,
-        payload: &[u8],
-    ) -> Result<(Admission, Order), (Option<Box<str>>, Refusal)> {
-        let nobody = || (None, Refusal::Malformed("its subject names no device".to_owned()));
+    fn read(&self, device: Option<Id>, payload: &[u8]) -> Result<(Admission, Order), Refused> {
+        let unreadable = |why| Refused { id: None, why };
+        let nobody = || unreadable(Refusal::Malformed("its subject names no device".to_owned()));
         let device = device.ok_or_else(nobody)?;
         let number = lock(&self.store).next_number();
-        let order = Order::read(number, device, payload).map_err(|refusal| (None, refusal))?;
+        let order = Order::read(number, device, payload).map_err(unreadable)?;
         let admission = self.hub.state().core.admit(&order);
-        admission.map(|admission| (admission, order.clone())).map_err(|refusal| (Some(order.id), refusal))
+        match admission {
+            Ok(admission) => Ok((admission, order)),
+            Err(why) => Err(Refused { id: Some(order.id), why }),
+        }
     }
+}
+
+/// A command that is not taken.
+struct Refused {
+    /// Which, if it can be read.
+    id: Option<Box<str>>,
+    why: Refusal,
 }
 
 async fn on_disk(

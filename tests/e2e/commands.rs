@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use toml::Table;
 use weir_contract::command::Command;
 use weir_contract::topic;
-use weir_device::{Action, Agent, Config, Device, Duty, Sensor, Settings, Token, record_len_max};
+use weir_device::{Action, Agent, Config, Device, Duty, Ram, Sensor, Settings, Token, record_len_max};
 use weir_tests::mqtt::{Client, Connect, Packet};
 use weir_tests::sim::Size;
 use weir_tests::wait::{eventually, pause};
@@ -21,7 +21,7 @@ const LONG: &str = "10m";
 
 /// A device: what every device runs, a memory that outlives power cuts, and a count of what it did.
 struct Probe {
-    device: Device<[u8; 16_384], 4>,
+    device: Device<Ram<[u8; 16_384]>, 4>,
     agent: Agent<1>,
     memory: Option<Vec<u8>>,
     began: Instant,
@@ -47,7 +47,7 @@ impl Probe {
             settings: Settings { period_ms: 60_000, limit: None },
         };
         Ok(Probe {
-            device: Device::new(config, fastrand::u64(..), [0; 16_384], fastrand::u64(..)),
+            device: Device::new(config, fastrand::u64(..), Ram::new([0; 16_384]), fastrand::u64(..)),
             agent: Agent::new(&[sensor]),
             memory: None,
             began: Instant::now(),

@@ -1,11 +1,11 @@
 //! `[commands]`: how many commands may wait for devices, and how often they are sent.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::value;
 
 /// How many commands may wait for devices, and how often they are sent.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Whether this gateway takes commands from the stream and sends them to devices.
