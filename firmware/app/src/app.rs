@@ -180,7 +180,7 @@ pub(crate) struct Shared<'c, 'm, F: NorFlash> {
     news: Signal<NoopRawMutex, ()>,
     identify: Signal<NoopRawMutex, ()>,
     restart: Signal<NoopRawMutex, ()>,
-    link_went_round: Cell<bool>,
+    link_went_round_at: Cell<u64>,
 }
 
 impl<'c, 'm, F: NorFlash> Shared<'c, 'm, F> {
@@ -190,7 +190,7 @@ impl<'c, 'm, F: NorFlash> Shared<'c, 'm, F> {
             news: Signal::new(),
             identify: Signal::new(),
             restart: Signal::new(),
-            link_went_round: Cell::new(false),
+            link_went_round_at: Cell::new(now_ms()),
         }
     }
 
@@ -238,16 +238,12 @@ impl<'c, 'm, F: NorFlash> Shared<'c, 'm, F> {
 
     /// The link's loop goes round.
     pub(crate) fn link_goes_round(&self) {
-        self.link_went_round.set(true);
+        self.link_went_round_at.set(now_ms());
     }
 
-    /// The sampling loop goes round: whether both have since this last said so.
-    pub(crate) fn both_go_round(&self) -> bool {
-        let both = self.link_went_round.get();
-        if both {
-            self.link_went_round.set(false);
-        }
-        both
+    /// Whether the link's loop goes round; the sampling loop asks, and so does too.
+    pub(crate) fn is_well(&self) -> bool {
+        now_ms() - self.link_went_round_at.get() <= settings::LINK_ROUND_MS_MAX
     }
 }
 

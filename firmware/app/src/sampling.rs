@@ -19,7 +19,7 @@ pub(crate) async fn run<B: I2c, F: NorFlash>(
     let mut not_before = 0;
     let mut deepest = 0;
     loop {
-        if shared.both_go_round() {
+        if shared.is_well() {
             watchdog.feed();
         }
         let now = now_ms();
