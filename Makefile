@@ -32,6 +32,7 @@ test: setup firmware
 	$(CARGO) build --locked --workspace --bins
 	@deploy/pi/test.sh
 	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --manifest-path firmware/Cargo.toml -p weir-firmware
 
 bench: setup
 	$(CARGO) build --locked --release --workspace --bins
