@@ -43,6 +43,24 @@ fn wherever_a_short_history_is_cut_every_number_is_accounted_for() {
     at_every_step::<256, 4096>(32_768, &(0..32_768), &history(4, 120, 20));
 }
 
+/// Fills the outbox, then goes on as the gateway takes it, a few events at a time: pages are erased as soon as they may be.
+fn at_the_brim(fill: usize, rounds: usize) -> Vec<Happening> {
+    let emit = Happening::Emit { body_len: 40 };
+    let mut history = vec![Happening::Poll, Happening::Poll];
+    history.resize(fill, emit);
+    for _ in 0..rounds {
+        let deliver = [Happening::Poll, Happening::Store { which: 0 }, Happening::Acknowledge { which: 0 }];
+        history.extend(deliver.into_iter().chain([emit; 6]));
+    }
+    history
+}
+
+#[test]
+fn a_full_journal_that_is_cut_while_it_makes_room_gives_up_nothing_that_is_needed() {
+    at_every_step::<1, 64>(16_384, &(0..8192), &at_the_brim(50, 12));
+    at_every_step::<4, 4096>(16_384, &(0..16_384), &at_the_brim(110, 14));
+}
+
 fn long_histories<const WRITE: usize, const ERASE: usize>(
     len: usize,
     area: &Range<u32>,
