@@ -9,6 +9,9 @@
 //!                                                    └── acknowledged ◄── connected, disconnected, received
 //! ```
 //!
+//! The outbox keeps its events in a [`Memory`]: [`Ram`], or a [`journal::Journal`] in an EEPROM or flash, which also counts
+//! boots and keeps what else must outlive a cut of power. Who the device is, its [`provision::Record`] says.
+//!
 //! A shell's loop: give [`Device`] what happened, call [`Device::poll`] until it says [`Action::Wait`], do what it says.
 //!
 //! # Invariants
