@@ -97,6 +97,9 @@ by_rustup || by_debian || {
     exit 3
 }
 
+# The C libraries' build scripts watch it, so every commit would build them again and all that stands on them.
+unset SOURCE_DATE_EPOCH
+
 # Where it was built is nobody's business, and would make two builds of one commit differ.
 homes="$root=/weir ${CARGO_HOME:-$HOME/.cargo}=/cargo"
 prefix_maps='' c_maps=''
