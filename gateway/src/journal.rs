@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -109,13 +108,16 @@ impl Sender {
     }
 }
 
-/// Takes what is sent into custody until it is stopped; then what has been sent by then.
+/// Answered when everything that was sent before it is on disk, or custody takes nothing any more.
+pub type Flush = oneshot::Sender<()>;
+
+/// Takes what is sent into custody until nobody can ask for a flush any more; then what has been sent by then.
 pub async fn run(
     receiver: Receiver,
     gateway: Id,
     custody: Custody,
     clock: Clock,
-    stop: oneshot::Receiver<()>,
+    mut flushes: mpsc::Receiver<Flush>,
 ) {
     let mut journal = Journal {
         gateway,
@@ -126,28 +128,43 @@ pub async fn run(
         last: None,
     };
     let Receiver { mut entries, lost } = receiver;
-    let mut stop = pin!(stop);
     let mut stopping = false;
     let mut page = Vec::with_capacity(PAGE_ENTRIES_MAX);
     loop {
-        let received = tokio::select! {
-            received = entries.recv_many(&mut page, PAGE_ENTRIES_MAX) => received,
-            _ = &mut stop, if !stopping => {
-                stopping = true;
-                entries.close();
-                continue;
+        let flush = tokio::select! {
+            received = entries.recv_many(&mut page, PAGE_ENTRIES_MAX) => {
+                if received == 0 {
+                    break;
+                }
+                None
+            }
+            asked = flushes.recv(), if !stopping => {
+                if asked.is_none() {
+                    stopping = true;
+                    entries.close();
+                }
+                asked
             }
         };
-        if received == 0 {
-            break;
+        while !page.is_empty() || fill(&mut page, &mut entries) {
+            if journal.keep(&page, lost.swap(0, Ordering::Relaxed)).await.is_err() {
+                return;
+            }
+            page.clear();
         }
-        let lost = lost.swap(0, Ordering::Relaxed);
-        if journal.keep(&page, lost).await.is_err() {
-            return;
+        if let Some(flushed) = flush {
+            journal.stored().await;
+            // Whoever asked may have lost patience.
+            let _ = flushed.send(());
         }
-        page.clear();
     }
     journal.stored().await;
+}
+
+/// Takes what there is without waiting; whether there was anything.
+fn fill(page: &mut Vec<Observed>, entries: &mut mpsc::Receiver<Observed>) -> bool {
+    page.extend(std::iter::from_fn(|| entries.try_recv().ok()).take(PAGE_ENTRIES_MAX));
+    !page.is_empty()
 }
 
 /// Entries in one uplink.
@@ -376,20 +393,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_sent_before_the_stop_is_on_disk_after_it() {
+    async fn what_was_sent_before_a_flush_or_the_stop_is_on_disk_after_it() {
         let folder = tempfile::tempdir().unwrap();
         let config = crate::spool::Config::new(folder.path().join("spool"));
         let clock = Clock::manual(1_000);
         let (custody, committer) = Custody::start(&config, clock.unix_ms()).unwrap();
         let (sender, receiver) = channel();
-        let (stop, stopped) = oneshot::channel();
-        for _ in 0..200 {
-            sender.send(Entry::Disconnected { device: id("d"), reason: "bye".into() });
-        }
-        let running = tokio::spawn(run(receiver, id("gw"), custody.clone(), clock, stopped));
-        stop.send(()).unwrap();
+        let (flushes, asked) = mpsc::channel(1);
+        let running = tokio::spawn(run(receiver, id("gw"), custody.clone(), clock, asked));
+        let send_200 = || (0..200).for_each(|_| sender.send(left("bye".to_owned()).entry));
+        send_200();
+        let (flushed, told) = oneshot::channel();
+        flushes.send(flushed).await.unwrap();
+        told.await.unwrap();
+        let pages_of_200 = 200_u64.div_ceil(PAGE_ENTRIES_MAX as u64);
+        assert!(custody.spool().next_number() > pages_of_200, "each page is an uplink");
+        // What is found out between a flush and the stop is not lost either.
+        let before = custody.spool().next_number();
+        send_200();
+        drop(flushes);
         running.await.unwrap();
-        assert!(custody.spool().next_number() > 1);
+        assert!(custody.spool().next_number() >= before + pages_of_200);
         tokio::task::spawn_blocking(|| committer.stop()).await.unwrap().unwrap();
     }
 }

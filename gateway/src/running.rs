@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use weir_contract::Id;
@@ -26,6 +26,8 @@ pub const ADDRESSES_FILE: &str = "addresses.json";
 const COMMANDS_FOLDER: &str = "commands";
 /// For the gateway's own last events to be stored when it goes down.
 const JOURNAL_STOP_MAX: Duration = Duration::from_secs(5);
+/// And before what it has is drained.
+const JOURNAL_FLUSH_MAX: Duration = Duration::from_secs(5);
 
 /// Why the gateway could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +81,7 @@ pub struct Running {
     committer: Committer,
     listeners: mqtt::Listeners,
     journal: JoinHandle<()>,
-    journal_stop: oneshot::Sender<()>,
+    journal_flushes: mpsc::Sender<journal::Flush>,
     uplink: Uplink,
     downlink: Downlink,
     drain_max: Duration,
@@ -110,11 +112,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
 
     let (journal, entries) = journal::channel();
-    let (journal_stop, stop) = oneshot::channel();
+    let (journal_flushes, flushes) = mpsc::channel(1);
     let lane: Id = "main".parse().expect("it is a name");
     let source = Source { site: config.gateway.site, gateway: config.gateway.id, lane };
     let journal_task =
-        tokio::spawn(journal::run(entries, config.gateway.id, custody.clone(), clock.clone(), stop));
+        tokio::spawn(journal::run(entries, config.gateway.id, custody.clone(), clock.clone(), flushes));
     let setup = downlink::Setup {
         config: config.commands,
         uplink: config.uplink.clone(),
@@ -161,7 +163,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         committer,
         listeners,
         journal: journal_task,
-        journal_stop,
+        journal_flushes,
         uplink,
         downlink,
         drain_max,
@@ -222,15 +224,19 @@ impl Running {
         // What a device answers from here on is still stored; that it was is found out after the next start.
         drop(self.downlink);
         self.listeners.shutdown().await;
-        // If the journal has gone, there is nobody to tell.
-        let _ = self.journal_stop.send(());
-        if timeout(JOURNAL_STOP_MAX, self.journal).await.is_err() {
-            tracing::warn!("the gateway's own last events found no room in the spool");
-        }
+        let (flushed, told) = oneshot::channel();
+        // If the journal has gone, there is nobody to wait for; if the spool is full, what it has comes last.
+        let _ = self.journal_flushes.send(flushed).await;
+        let _ = timeout(JOURNAL_FLUSH_MAX, told).await;
         let spool = self.custody.spool();
         let delivered = self.uplink.drain(spool.next_number(), self.drain_max).await;
         let waiting = spool.next_number().saturating_sub(spool.delivered().number);
         drop(self.uplink);
+        // Only now: what the uplink found out meanwhile must be told as well.
+        drop(self.journal_flushes);
+        if timeout(JOURNAL_STOP_MAX, self.journal).await.is_err() {
+            tracing::warn!("the gateway's own last events found no room in the spool");
+        }
         let stopped = spawn_blocking(move || self.committer.stop()).await;
         let _ = std::fs::remove_file(&self.addresses_file);
         if delivered {

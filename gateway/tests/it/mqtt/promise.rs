@@ -207,7 +207,7 @@ async fn what_was_sent_before_the_gateway_goes_down_is_acknowledged() {
 async fn who_comes_and_goes_is_told_to_the_journal() {
     let gateway = Gateway::start("[[client]]\nname = \"dashboard\"").await;
     let Gateway { listeners, custody, journal, .. } = gateway;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let (stop, stopped) = tokio::sync::mpsc::channel(1);
     let clock = weir_gateway::clock::Clock::system();
     let run = tokio::spawn(journal::run(journal, "gw-1".parse().unwrap(), custody.clone(), clock, stopped));
     let address = listeners.addresses[0];

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use weir_contract::subject::Source;
 use weir_gateway::clock::Clock;
@@ -24,7 +24,7 @@ pub struct Gateway {
     pub committer: Committer,
     pub uplink: Uplink,
     pub journal: journal::Sender,
-    pub journal_stop: oneshot::Sender<()>,
+    pub journal_stop: mpsc::Sender<journal::Flush>,
     pub journal_task: tokio::task::JoinHandle<()>,
     pub waiter: Arc<Waiter>,
 }
@@ -58,7 +58,7 @@ impl Gateway {
         let clock = Clock::manual(1_700_000_000_000);
         let (custody, committer) = Custody::start(spool, clock.unix_ms()).expect("opening the spool");
         let (journal, entries) = journal::channel();
-        let (journal_stop, stop) = oneshot::channel();
+        let (journal_stop, stop) = mpsc::channel(1);
         let source = source();
         let journal_task =
             tokio::spawn(journal::run(entries, source.gateway, custody.clone(), clock.clone(), stop));
