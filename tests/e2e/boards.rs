@@ -123,6 +123,37 @@ fn no_cut_of_power_loses_a_number() -> Result<()> {
 }
 
 #[test]
+fn a_board_obeys_and_keeps_what_it_was_told_over_a_cut_of_power() -> Result<()> {
+    let mut world = World::start()?;
+    let mut board = board(&mut world, "obeys")?;
+    first_acknowledged_ms(&board)?;
+    world.cloud.await_events("obeys", 1, SETTLED_WITHIN)?;
+    let obeys = |world: &World, command: &[&str]| -> Result<()> {
+        let arguments = [&["command", "obeys"], command, &["--wait"]].concat();
+        let finished = world.cloud.weir_any(&arguments, SETTLED_WITHIN)?;
+        ensure!(finished.status.success(), "{command:?}: {finished:?}");
+        Ok(())
+    };
+    obeys(&world, &["set-period", "--arg", "period_ms=100"])?;
+    obeys(&world, &["identify"])?;
+    board.await_log(SETTLED_WITHIN, "being asked who it is", |line| {
+        line.contains("this is me").then_some(())
+    })?;
+    board.cut_power()?;
+    board.power_up()?;
+    obeys(&world, &["restart"])?;
+    let state = world.cloud.get("/v1/devices/obeys/state")?;
+    let config = &state["config"];
+    ensure!(config["config"]["temperature"]["period_ms"] == 100, "{config}");
+    let events = world.cloud.events("obeys")?;
+    let starts = events.iter().filter(|event| event["kind"] == "device-started");
+    let reasons: Vec<&Value> = starts.map(|event| &event["body"]["reason"]).collect();
+    ensure!(reasons == ["power-on", "power-on", "restart-command"], "{reasons:?}");
+    nothing_is_missing(&world, &board)?;
+    world.end()
+}
+
+#[test]
 fn a_reset_tells_its_reason_and_loses_nothing() -> Result<()> {
     let mut world = World::start()?;
     let mut board = board(&mut world, "reset")?;
