@@ -111,6 +111,8 @@ struct Link<'l, 'c, 'm, 'n, F: NorFlash> {
     received_len: usize,
     /// Published on this connection and not acknowledged.
     in_flight: Vec<(u16, Token), { settings::WINDOW }>,
+    /// The uplink with the first event of this boot.
+    first: Option<Token>,
     sent_at: u64,
     /// When a ping was sent that is not answered.
     pinged_at: Option<u64>,
@@ -124,8 +126,18 @@ impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
         memory: &'l mut Memory,
     ) -> Self {
         let Memory { send, receive } = memory;
-        let (in_flight, sent_at, pinged_at) = (Vec::new(), 0, None);
-        Self { shared, identity, connection, send, receive, received_len: 0, in_flight, sent_at, pinged_at }
+        Self {
+            shared,
+            identity,
+            connection,
+            send,
+            receive,
+            received_len: 0,
+            in_flight: Vec::new(),
+            first: None,
+            sent_at: 0,
+            pinged_at: None,
+        }
     }
 
     async fn run(mut self) -> End {
@@ -194,6 +206,9 @@ impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
                 Action::Publish(publish) => {
                     let identifier = mqtt::identifier(publish.token.0);
                     let (again, len) = (publish.again, publish.payload.len());
+                    if publish.first == 1 && publish.boot == self.shared.core().device.outbox().boot() {
+                        self.first = Some(publish.token);
+                    }
                     // The device publishes no more than its window.
                     let _ = self.in_flight.push((identifier, publish.token));
                     mqtt::publish(self.send, &topic::events(&self.identity.device), identifier, again, len)?
@@ -242,11 +257,10 @@ impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
         Ok(())
     }
 
-    fn acknowledged(&self, token: Token) {
-        let acknowledged = self.shared.core().device.acknowledged(token);
-        if let Some(events) = acknowledged
-            && events.first == 1
-        {
+    fn acknowledged(&mut self, token: Token) {
+        let news = self.shared.core().device.acknowledged(token).is_some();
+        if news && self.first == Some(token) {
+            self.first = None;
             log::info!("first event acknowledged {} ms after power-up", now_ms());
         }
     }

@@ -93,8 +93,11 @@ pub(crate) fn start() {
     systick.set_clock_source(SystClkSource::Core);
     systick.set_reload(ROUND - 1);
     systick.clear_current();
-    systick.enable_interrupt();
     systick.enable_counter();
+    // The first round begins when the counter has taken its value; QEMU may take that for the end of a round.
+    while SYST::get_current() == 0 {}
+    SCB::clear_pendst();
+    systick.enable_interrupt();
 }
 
 /// Has a timer run out soon, at which nothing happens here. In QEMU its main loop then goes round: a board that does not
