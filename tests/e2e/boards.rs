@@ -14,7 +14,8 @@ const FIRST_EVENT_MS_MAX: u64 = 1000;
 const CONNECTS_WITHIN: Duration = Duration::from_secs(60);
 /// Longer than a board takes to notice that nobody answers.
 const CABLE_PULLED: Duration = Duration::from_secs(25);
-const IDLE: Duration = Duration::from_secs(10);
+/// Long enough for a ping.
+const IDLE: Duration = Duration::from_secs(13);
 /// Of one processor.
 const IDLE_SHARE_MAX: f64 = 0.05;
 
@@ -126,6 +127,45 @@ fn no_cut_of_power_loses_a_number() -> Result<()> {
     world.end()
 }
 
+/// More than its EEPROM holds is measured while nobody listens, and then its power is cut as well.
+#[test]
+fn what_a_full_board_gave_up_is_in_the_ledger_number_by_number() -> Result<()> {
+    /// An event takes about 76 of 32,768 bytes.
+    const CHANGES: u32 = 500;
+    const PERIOD_MS: u64 = 50;
+    let mut world = World::start()?;
+    let mut board = board(&mut world, "full")?;
+    first_acknowledged_ms(&board)?;
+    world.cloud.await_events("full", 1, SETTLED_WITHIN)?;
+    let period = format!("period_ms={PERIOD_MS}");
+    let command = ["command", "full", "set-period", "--arg", &period, "--wait"];
+    let obeyed = world.cloud.weir_any(&command, SETTLED_WITHIN)?;
+    ensure!(obeyed.status.success(), "{obeyed:?}");
+    world.gateway().kill9()?;
+    for change in 0..CHANGES {
+        board.set_temperature(f64::from(change % 30))?;
+        pause(Duration::from_millis(PERIOD_MS * 3 / 2));
+    }
+    board.cut_power()?;
+    board.power_up()?;
+    world.gateway().start_again()?;
+    // What it measures while it is still full is given up, too.
+    eventually(SETTLED_WITHIN, "what it kept", || {
+        let boots = world.cloud.get("/v1/devices/full/boots")?;
+        Ok((boots["boots"][0]["events"].as_u64() >= Some(300)).then_some(()))
+    })?;
+    board.set_temperature(33.5)?;
+    eventually(SETTLED_WITHIN, "the last reading", || {
+        Ok((temperature(&world.cloud.get("/v1/devices/full/state")?) == Some(33.5)).then_some(()))
+    })?;
+    nothing_is_missing(&world, &board)?;
+    let boots = world.cloud.get("/v1/devices/full/boots")?;
+    let lost = &boots["boots"][0]["lost"];
+    let full = |range: &Value| range["reason"] == "outbox-full" && range["by"] == "full";
+    ensure!(lost.as_array().is_some_and(|lost| lost.iter().any(full)), "{boots}");
+    world.end()
+}
+
 #[test]
 fn a_board_obeys_and_keeps_what_it_was_told_over_a_cut_of_power() -> Result<()> {
     let mut world = World::start()?;
@@ -183,6 +223,7 @@ fn an_idle_board_leaves_its_host_alone() -> Result<()> {
     pause(IDLE);
     let share = (board.usage()?.cpu - before).as_secs_f64() / IDLE.as_secs_f64();
     ensure!(share <= IDLE_SHARE_MAX, "{:.1} % of a processor", share * 100.0);
+    ensure!(!board.log()?.contains("no connection"), "an idle connection ended:\n{}", board.log()?);
     world.end()
 }
 

@@ -25,6 +25,7 @@ const SEND_LEN: usize = HEAD_LEN_MAX + settings::UPLINK_LEN_MAX;
 const RECEIVE_LEN: usize = 512;
 /// So long after the last packet sent, a ping is.
 const PING_AFTER_MS: u64 = settings::KEEP_ALIVE_S as u64 * 1000 / 2;
+const _: () = assert!(PING_AFTER_MS + settings::ROUND_MS_MAX < settings::SILENT_PEER_MS_MAX);
 
 /// Buffers of the link.
 pub(crate) struct Memory {

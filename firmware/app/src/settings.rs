@@ -32,8 +32,9 @@ pub const UPLINK_EVENTS_MAX: u16 = 16;
 pub const KEEP_ALIVE_S: u16 = 20;
 /// A connection is made within this time, or not at all.
 pub const CONNECT_MS_MAX: u64 = 5_000;
-/// What was sent is acknowledged by the other side's TCP within this time, or the connection is given up.
-pub const SILENT_PEER_MS_MAX: u64 = 10_000;
+/// What was sent is acknowledged by the other side's TCP within this time, or the connection is given up. The stack counts
+/// from the last packet that came, however long before the sending that was: a ping must go out earlier than that.
+pub const SILENT_PEER_MS_MAX: u64 = 15_000;
 /// Waits between attempts to connect grow from here …
 pub const BACKOFF_MS_MIN: u32 = 500;
 /// … to here.
