@@ -1,6 +1,6 @@
 //! As much of an MQTT 3.1.1 client as a device needs, without IO: packets are written into and read from buffers.
 //!
-//! Why not one of the clients on crates.io: they keep what is not acknowledged and send it again, which is what the
+//! Why not one of the published clients: they keep what is not acknowledged and send it again, which is what the
 //! outbox is there for; keeping it twice took 13 KB of flash and 3 KB of RAM. What is left of MQTT then is below.
 //!
 //! Numbers in brackets are sections of the OASIS standard, *MQTT Version 3.1.1*.
