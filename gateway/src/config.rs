@@ -79,15 +79,13 @@ impl Config {
         Ok(config)
     }
 
-    /// The same, and that its limits fit this machine.
+    /// Whether the limits, which `file` says, fit this machine. Returns what does not and is let pass: to be told.
     ///
     /// # Errors
-    /// As [`load`](Self::load); names the key whose limit does not fit, and what would.
-    pub fn load_here(file: &Path) -> Result<Config, Error> {
-        let config = Self::load(file)?;
-        let machine = Machine::look(&config.spool.folder);
-        fit::check(&config, &machine).map_err(|source| Error::Unfit { file: file.into(), source })?;
-        Ok(config)
+    /// Names the key whose limit does not fit, and what would.
+    pub fn fit_here(&self, file: &Path) -> Result<Option<Box<fit::Unfit>>, Error> {
+        let machine = Machine::look(&self.spool.folder);
+        fit::check(self, &machine).map_err(|source| Error::Unfit { file: file.into(), source })
     }
 
     /// Reads and checks the text of a file, and puts its profile under it.

@@ -17,7 +17,7 @@ use crate::config::value::show;
 use crate::config::{Config, Machine, fit};
 use crate::running::Dead;
 use crate::service::Manager;
-use crate::{logging, mqtt, running, spool};
+use crate::{logging, mqtt, running, spool, uplink};
 
 /// For reads that are under way when everything else has ended.
 const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
@@ -46,8 +46,13 @@ fn act(arguments: Arguments) -> Result<()> {
 }
 
 fn run(file: &Path) -> Result<()> {
-    let config = Config::load_here(file)?;
+    let config = Config::load(file)?;
     logging::start(&config.log);
+    if let Some(unfit) = config.fit_here(file)? {
+        tracing::warn!(
+            "{unfit}; the spool is opened for what it holds, and will fail if the disk becomes full"
+        );
+    }
     let threads = usize::try_from(config.gateway.threads).context("gateway.threads")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -99,16 +104,21 @@ fn spool_failed(error: &spool::Error) -> anyhow::Error {
 }
 
 fn check(file: &Path) -> Result<()> {
-    let config = Config::load_here(file)?;
+    let config = Config::load(file)?;
+    let unfit = config.fit_here(file)?;
     // The files it names, too: a certificate that cannot be read is better found out now.
-    mqtt::check(&config.mqtt)
-        .with_context(|| format!("the configuration {} does not fit", file.display()))?;
+    let does_not_fit = || format!("the configuration {} does not fit", file.display());
+    mqtt::check(&config.mqtt).with_context(does_not_fit)?;
+    uplink::check(&config.uplink).with_context(does_not_fit)?;
     let settings = toml::to_string(&config).context("the settings cannot be shown")?;
     let (memory, needed) = (Machine::look(&config.spool.folder).memory, fit::needs(&config));
     let there =
         memory.map_or_else(String::new, |memory| format!(" of {} ({})", show(memory.bytes), memory.whose));
     println!("# {} is right: gateway {} at site {}", file.display(), config.gateway.id, config.gateway.site);
     println!("# With everything in use it needs {} of memory{there}.", show(fit::needed_bytes(&needed)));
+    if let Some(unfit) = unfit {
+        println!("# But: {unfit}.");
+    }
     println!("# In effect, defaults and the profile's settings included:\n\n{settings}");
     Ok(())
 }

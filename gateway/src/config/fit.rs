@@ -107,9 +107,11 @@ pub fn needed_bytes(needs: &[Need]) -> u64 {
 
 /// Holds the limits against the machine. What the machine does not tell is not asked for.
 ///
+/// Returns what does not fit and is let pass.
+///
 /// # Errors
 /// What does not fit, and what would.
-pub fn check(config: &Config, machine: &Machine) -> Result<(), Box<Unfit>> {
+pub fn check(config: &Config, machine: &Machine) -> Result<Option<Box<Unfit>>, Box<Unfit>> {
     memory(config, machine)?;
     disk(config, machine)
 }
@@ -156,19 +158,15 @@ fn smaller_profile(config: &Config, too_much: &Need, there_bytes: u64) -> Option
 
 /// A new spool has to fit. One that is there already is opened all the same: it may hold what was acknowledged, and other files
 /// on its disk are no reason to take no more care of that.
-fn disk(config: &Config, machine: &Machine) -> Result<(), Box<Unfit>> {
-    let Some(there) = &machine.disk else { return Ok(()) };
+fn disk(config: &Config, machine: &Machine) -> Result<Option<Box<Unfit>>, Box<Unfit>> {
+    let Some(there) = &machine.disk else { return Ok(None) };
     let there_bytes = there.free_bytes.saturating_add(there.spool_bytes);
     let budget_bytes = config.spool.bytes_max;
     if budget_bytes <= there_bytes {
-        return Ok(());
+        return Ok(None);
     }
-    let unfit = Unfit::Disk { folder: config.spool.folder.clone(), budget_bytes, there_bytes };
-    if there.spool_is_new {
-        return Err(Box::new(unfit));
-    }
-    tracing::warn!("{unfit}; the spool is opened for what it holds, and will fail if the disk becomes full");
-    Ok(())
+    let unfit = Box::new(Unfit::Disk { folder: config.spool.folder.clone(), budget_bytes, there_bytes });
+    if there.spool_is_new { Err(unfit) } else { Ok(Some(unfit)) }
 }
 
 #[cfg(test)]
@@ -190,7 +188,7 @@ mod tests {
     fn said(text: &str, machine: &Machine) -> String {
         let text = format!("gateway = {{ site = \"s\", id = \"g\", {text}\nspool.folder = \"f\"\n");
         check(&Config::parse(&text).unwrap(), machine)
-            .map_or_else(|unfit| unfit.to_string(), |()| String::new())
+            .map_or_else(|unfit| unfit.to_string(), |_| String::new())
     }
 
     #[test]
@@ -243,5 +241,8 @@ mod tests {
     fn a_spool_that_is_there_counts_what_it_has_and_is_opened_whatever_else_is_on_its_disk() {
         assert_eq!(said("}", &disk_of(GIB, 3 * GIB, true)), "");
         assert_eq!(said("}", &disk_of(GIB, GIB, false)), "");
+        let config = Config::of_profile(Profile::Server);
+        let warning = check(&config, &disk_of(GIB, GIB, false)).unwrap().expect("but it is told");
+        assert!(warning.to_string().contains("has room for 2 GiB"), "{warning}");
     }
 }

@@ -280,6 +280,20 @@ impl<T: Copy + Ord> Session<T> {
         self.pending.len() + held < usize::from(self.limits.inflight)
     }
 
+    /// Passes over whole packets at the beginning of `unheard` without obeying them, and takes them out. Says whether one of
+    /// them is the client's DISCONNECT.
+    pub fn farewell(&self, unheard: &mut Vec<u8>) -> Result<Option<End>, Reason> {
+        let mut at = 0;
+        while let Some(frame) = frame::next(&unheard[at..], self.limits.body_bytes())? {
+            if frame.kind() == kind::DISCONNECT {
+                return Ok(Some(self.left(&frame)));
+            }
+            at += frame.whole.len();
+        }
+        unheard.drain(..at);
+        Ok(None)
+    }
+
     /// Appends a DISCONNECT, where the version has one.
     pub fn say_goodbye(&mut self, reason: Reason) {
         answer::disconnect(&mut self.out, self.abilities.version, reason);
@@ -426,6 +440,10 @@ impl<T: Copy + Ord> Session<T> {
         }
     }
 
+    fn left(&self, disconnect: &Frame<'_>) -> End {
+        End::Left { wants_will: frame::disconnect_wants_will(self.abilities.version, disconnect) }
+    }
+
     fn read_other(&mut self, frame: &Frame<'_>, outside: &mut impl Outside<Ticket = T>) -> Result<(), End> {
         let version = self.abilities.version;
         match frame.kind() {
@@ -441,9 +459,7 @@ impl<T: Copy + Ord> Session<T> {
                     filters.iter().map(|filter| self.unsubscribe(filter, outside)).collect();
                 answer::unsuback(&mut self.out, version, packet_id, &existed);
             }
-            kind::DISCONNECT => {
-                return Err(End::Left { wants_will: frame::disconnect_wants_will(version, frame) });
-            }
+            kind::DISCONNECT => return Err(self.left(frame)),
             // A second CONNECT, or a part of QoS 2.
             _ => return Err(End::Closed(Reason::ProtocolError)),
         }

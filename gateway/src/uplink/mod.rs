@@ -11,6 +11,7 @@
 
 mod config;
 mod feed;
+mod files;
 mod nats;
 pub mod pacing;
 pub mod resume;
@@ -28,6 +29,7 @@ use weir_contract::segment::HEAD_LEN_MAX;
 use weir_contract::subject::{self, Source};
 
 pub use self::config::{Config, Tls};
+pub use self::files::{Error as FileError, check};
 pub(crate) use self::nats::Connection;
 pub use self::status::{State, Status};
 
@@ -45,6 +47,7 @@ use crate::{facts, journal};
 #[derive(Debug)]
 pub struct Uplink {
     status: watch::Receiver<Status>,
+    hurry: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -60,6 +63,7 @@ pub fn start(
     let (board, status) = Board::new(clock, spool.delivered());
     let level = i32::try_from(config.zstd_level).unwrap_or_default();
     let bytes_max = usize::try_from(config.segment_bytes_max).unwrap_or(usize::MAX);
+    let (hurry, hurries) = watch::channel(false);
     let worker = Worker {
         name: format!("{} {}", source.site, source.gateway),
         subject: subject::segments(source).to_string(),
@@ -71,8 +75,9 @@ pub fn start(
         journal,
         board,
         told_gone: 0,
+        hurries,
     };
-    Uplink { status, task: tokio::spawn(worker.run()) }
+    Uplink { status, hurry, task: tokio::spawn(worker.run()) }
 }
 
 impl Uplink {
@@ -88,8 +93,10 @@ impl Uplink {
         !self.task.is_finished()
     }
 
-    /// Waits until everything below `number` is in the stream, at most `wait_max`. Says whether it is.
+    /// Waits until everything below `number` is in the stream, at most `wait_max`; from now on nothing waits for more to share
+    /// its segment. Says whether it is.
     pub async fn drain(&self, number: u64, wait_max: Duration) -> bool {
+        self.hurry.send_replace(true);
         let mut status = self.status.clone();
         let delivered = status.wait_for(|status| status.delivered >= number);
         matches!(timeout(wait_max, delivered).await, Ok(Ok(_)))
@@ -114,6 +121,8 @@ struct Worker {
     size: SegmentSize,
     /// Numbers below have been told to be gone, as far as they are.
     told_gone: u64,
+    /// The gateway goes down: there will be no more to wait for.
+    hurries: watch::Receiver<bool>,
 }
 
 /// Where the next segment begins, and which stream sequence it must follow.
@@ -287,7 +296,11 @@ impl Worker {
     async fn linger(&self, sent_at: Option<Instant>) {
         let linger = Duration::from_millis(self.config.linger_ms);
         if let Some(rest) = sent_at.and_then(|sent_at| linger.checked_sub(sent_at.elapsed())) {
-            sleep(rest).await;
+            let mut hurries = self.hurries.clone();
+            tokio::select! {
+                () = sleep(rest) => {}
+                _ = hurries.wait_for(|hurry| *hurry) => {}
+            }
         }
     }
 

@@ -271,6 +271,11 @@ async fn options(
     Ok(options)
 }
 
+/// Whether this is the text of a credentials file.
+pub(super) fn read_credentials(text: &str) -> std::io::Result<()> {
+    ConnectOptions::with_credentials(text).map(drop)
+}
+
 /// Events that end a connection, as far as we are concerned.
 fn trouble_of(event: &Event) -> Option<Trouble> {
     match event {

@@ -232,6 +232,18 @@ async fn told_to_stop_without_a_cloud_it_keeps_what_it_has_taken_and_sends_it_af
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_it_waits_for_nothing_to_share_a_segment() {
+    let nats = Nats::start().await;
+    let mut daemon = Daemon::start(&nats.url(), "uplink.linger_ms = 60000").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!(device.publish(10));
+    until("the first goes at once", async || !nats.segments().await.is_empty()).await;
+    assert!(device.publish(10));
+    let ended = daemon.terminate().await;
+    assert!(ended.success() && daemon.log().contains("everything is in the stream"), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_disk_ends_it_with_1_and_a_clear_message() {
     let mut daemon = Daemon::start(NO_NATS, "spool.epoch_bytes = \"1 MiB\"").await;
     let mut device = Device::connect(daemon.mqtt, "d-1");
@@ -368,6 +380,30 @@ fn limits_that_do_not_fit_the_machine_are_refused_with_the_key_and_what_is_allow
         }
         assert!(!folder.path().join("spool").exists(), "nothing was made");
     }
+}
+
+#[test]
+fn a_file_of_the_uplink_that_cannot_be_read_is_found_by_check() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    configure(folder.path(), NO_NATS, "uplink.credentials_file = \"/nowhere/gw.creds\"");
+    let output = program(["check", "--config"], folder.path()).output().expect("running it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("uplink.credentials_file") && said.contains("/nowhere/gw.creds"), "{said}");
+}
+
+/// As when other files have filled the disk.
+#[test]
+fn a_spool_that_may_fill_its_disk_is_warned_about_in_the_log() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    configure(folder.path(), NO_NATS, "");
+    std::fs::create_dir(folder.path().join("spool")).expect("a folder");
+    std::fs::write(folder.path().join("spool/incarnation"), "damaged, so it ends").expect("a file");
+    let text = std::fs::read_to_string(config_file(folder.path())).expect("it is there");
+    std::fs::write(config_file(folder.path()), text + "spool.bytes_max = \"1000 TiB\"\n").expect("written");
+    let output = program(["run", "--config"], folder.path()).output().expect("running it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("spool.bytes_max = 1000 TiB does not fit") && said.contains("WARN"), "{said}");
 }
 
 #[test]

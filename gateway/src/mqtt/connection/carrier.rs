@@ -29,6 +29,8 @@ pub(super) const READ_BYTES: usize = 64 * 1024;
 const BUFFER_BYTES_KEPT: usize = 1024;
 /// Messages from the router that are written at once.
 const DELIVERIES_MAX: usize = 64;
+/// Reads of what was not read before its connection ended.
+const UNHEARD_READS_MAX: usize = 128;
 /// For what was sent before the gateway went down to be stored and acknowledged.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -88,6 +90,8 @@ enum State {
 enum Moved {
     /// Something was read and dealt with.
     Read,
+    /// The other side has taken what it was slow to take: there is room for messages again.
+    Written,
     /// The other side takes no more for now, and has until the next deadline.
     Stuck,
     /// Everything is written and nothing more will be, or the connection broke.
@@ -152,8 +156,8 @@ impl Carrier {
                 reason = place.told_to_end(), if stays => self.told_to_end(reason),
                 () = waiter.notified(), if self.session.awaits_storage() && !leaving => self.stored(),
                 moved = poll_fn(|cx| self.poll_stream(stream, cx)) => match moved {
-                    Moved::Read | Moved::Stuck => {}
-                    Moved::Over => return self.end(),
+                    Moved::Read | Moved::Written | Moved::Stuck => {}
+                    Moved::Over => return Box::pin(self.last_word(stream)).await,
                 },
                 room = shared.custody.room(), if matches!(self.state, State::NoRoom { .. }) => match room {
                     Ok(()) => self.read_held(),
@@ -176,7 +180,12 @@ impl Carrier {
         cx: &mut Context<'_>,
     ) -> Poll<Moved> {
         let was_stuck = self.unwritten_since.is_some();
+        let was_full = !self.session.can_deliver();
         match self.poll_write(stream, cx) {
+            // What waits to be delivered is looked for only if this is told: there may be nothing to read for long.
+            Poll::Ready(Ok(())) if was_full && self.session.can_deliver() => {
+                return Poll::Ready(Moved::Written);
+            }
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Moved::Over),
             Poll::Pending if was_stuck => return Poll::Pending,
@@ -349,8 +358,32 @@ impl Carrier {
         if let End::Closed(reason) = end {
             self.session.say_goodbye(reason);
         }
-        self.held = Vec::new();
+        if !matches!(self.state, State::NoRoom { .. } | State::TooManyInFlight) {
+            self.held = Vec::new();
+        }
         self.state = State::Leaving { end, until: Instant::now() + GOODBYE };
+    }
+
+    /// Why the connection ends, all things considered. Who said DISCONNECT may have been held back at that time, or have gone
+    /// while there was something to be written to it: that is no reason to publish its will.
+    async fn last_word(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> End {
+        use Reason::{KeepAliveTimeout, SessionTakenOver, UnspecifiedError};
+        let end = self.end();
+        if !matches!(end, End::Lost | End::Closed(KeepAliveTimeout | SessionTakenOver | UnspecifiedError)) {
+            return end;
+        }
+        let mut unheard = std::mem::take(&mut self.held);
+        for _ in 0..UNHEARD_READS_MAX {
+            match self.session.farewell(&mut unheard) {
+                Ok(Some(left)) => return left,
+                Ok(None) => {}
+                Err(_) => break,
+            }
+            if !poll_fn(|cx| Poll::Ready(read_unheard(stream, cx, &mut unheard))).await {
+                break;
+            }
+        }
+        end
     }
 
     fn end(&self) -> End {
@@ -428,6 +461,16 @@ impl Carrier {
             State::NoRoom { .. } | State::TooManyInFlight => self.heard = now,
         }
     }
+}
+
+/// Reads what is there, without waiting; whether there was anything.
+fn read_unheard(stream: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, bytes: &mut Vec<u8>) -> bool {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(&mut scratch.bytes);
+        let read = Pin::new(stream).poll_read(cx, &mut buffer);
+        bytes.extend_from_slice(buffer.filled());
+        matches!(read, Poll::Ready(Ok(()))) && !buffer.filled().is_empty()
+    })
 }
 
 /// The next message for a subscriber.

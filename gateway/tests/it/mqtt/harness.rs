@@ -79,6 +79,24 @@ impl Gateway {
         stored
     }
 
+    /// A small spool, filled until nothing more is taken; `toml` says the listener, too.
+    pub async fn with_full_spool(toml: &str) -> Gateway {
+        let gateway = Self::with_spool(toml, |spool| {
+            (spool.epoch_bytes, spool.bytes_max, spool.keep_delivered_bytes) = (1 << 20, 18 << 20, 0);
+        })
+        .await;
+        let mut filler = Client::connect(gateway.address(), "filler").await;
+        for seq in 1..1000 {
+            let packet = publish("weir/1/filler/events", 1, seq, &large_uplink_payload(u32::from(seq)));
+            filler.send(&packet).await;
+            let mut read = [0; 4];
+            if timeout(Duration::from_secs(1), filler.stream.read_exact(&mut read)).await.is_err() {
+                return gateway;
+            }
+        }
+        panic!("the spool never fills");
+    }
+
     /// Still serves everybody.
     pub async fn is_alive(&self) {
         let mut client = Client::connect(self.address(), "alive").await;
@@ -128,6 +146,18 @@ pub(super) fn uplink_payload(seq: u32) -> Vec<u8> {
     let mut bytes = [0; 200];
     let len = uplink::write(&mut bytes, &header, [event].into_iter()).expect("room");
     bytes[..len].to_vec()
+}
+
+/// An uplink of nearly 64 KiB that does not compress.
+pub(super) fn large_uplink_payload(seq: u32) -> Vec<u8> {
+    let mut body = vec![0xa1, 0x61, b'x', 0x59, 0xf0, 0x00];
+    body.extend((0..0xf000_u32).map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[1]));
+    let event = Event { seq, at: 5, kind: "blob-taken".parse().expect("a kind"), version: 1, body: &body };
+    let header = Header { boot: 1, now: Some(9), epoch: None, via: None };
+    let mut bytes = vec![0; 65_536];
+    let len = uplink::write(&mut bytes, &header, [event].into_iter()).expect("room");
+    bytes.truncate(len);
+    bytes
 }
 
 pub(super) fn packet(head: u8, body: &[u8]) -> Vec<u8> {

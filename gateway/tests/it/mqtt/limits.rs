@@ -168,3 +168,22 @@ async fn who_does_not_read_its_answers_is_given_up() {
     tokio::time::timeout(Duration::from_secs(30), write).await.expect("it is closed");
     gateway.is_alive().await;
 }
+
+#[tokio::test]
+async fn a_slow_subscriber_that_begins_to_read_gets_the_rest_without_asking() {
+    let rights =
+        "[[client]]\nname = \"app\"\nsubscribe = [\"#\"]\n[[client]]\nname = \"other\"\npublish = [\"#\"]";
+    let gateway = Gateway::start(rights).await;
+    let mut slow = Client::connect(gateway.address(), "app").await;
+    slow.send(&subscribe("plant/#", 0)).await;
+    slow.expect(&suback(0)).await;
+    let mut other = Client::connect(gateway.address(), "other").await;
+    // More than all buffers on the way take; what is too much is missed, but not the last.
+    for number in 1..=10_000_u16 {
+        other.send(&publish("plant/a", 1, number, &[0; 1000])).await;
+        other.expect(&puback(number)).await;
+    }
+    other.send(&publish("plant/a", 1, 1, b"end")).await;
+    other.expect(&puback(1)).await;
+    while slow.message().await.1 != b"end" {}
+}

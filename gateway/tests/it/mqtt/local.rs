@@ -73,6 +73,49 @@ async fn a_will_is_published_for_who_leaves_without_a_word() {
     app.nothing_comes().await;
 }
 
+/// Who says DISCONNECT has said it, even if nobody listened at that time.
+#[tokio::test]
+async fn no_will_is_published_for_who_left_properly_while_it_was_held_back() {
+    let listener = "[[listener]]\naddress = \"127.0.0.1:0\"";
+    let gateway = Gateway::with_full_spool(&format!("inflight_max = 4\n{RIGHTS}\n{listener}")).await;
+    let mut app = Client::connect(gateway.address(), "app").await;
+    app.send(&subscribe("plant/#", 0)).await;
+    app.expect(&suback(0)).await;
+    let with_will = |payload: &str| connect_v4("other", 60, 0x04, &[string("plant/gone"), string(payload)]);
+    let uplink = |seq: u16| publish("weir/1/other/events", 1, seq, &uplink_payload(u32::from(seq)));
+    // Its last packets are kept, or (after so many) not even read.
+    for (will, uplinks) in [("kept", 1), ("unread", 20)] {
+        let mut other = Client::open(gateway.address()).await;
+        let held: Vec<u8> = (1..=uplinks).flat_map(uplink).collect();
+        other.send(&[with_will(will), held].concat()).await;
+        other.expect(&CONNACK_V4).await;
+        other.nothing_comes().await;
+        other.send(&DISCONNECT).await;
+        // The next one takes its place.
+        let mut next = Client::open(gateway.address()).await;
+        next.send(&connect_v4("other", 60, 0, &[])).await;
+        next.expect(&CONNACK_V4).await;
+        other.closed().await;
+    }
+    // It has more to read than it cares for, and resets the connection after its DISCONNECT.
+    let mut other = Client::open(gateway.address()).await;
+    other.send(&[with_will("reset"), subscribe("plant/#", 0)].concat()).await;
+    other.expect(&[&CONNACK_V4[..], &suback(0)].concat()).await;
+    for _ in 0..100 {
+        app.send(&publish("plant/noise", 0, 0, &[0; 1000])).await;
+    }
+    for _ in 0..100 {
+        assert_eq!(app.message().await.0, "plant/noise");
+    }
+    other.send(&DISCONNECT).await;
+    drop(other);
+    let mut silent = Client::open(gateway.address()).await;
+    silent.send(&with_will("silent")).await;
+    silent.expect(&CONNACK_V4).await;
+    drop(silent);
+    assert_eq!(app.message().await, ("plant/gone".to_owned(), b"silent".to_vec()));
+}
+
 #[tokio::test]
 async fn a_devices_will_may_be_an_uplink() {
     let gateway = Gateway::start("").await;

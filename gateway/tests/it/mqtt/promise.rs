@@ -138,19 +138,7 @@ async fn a_full_spool_makes_clients_wait_and_loses_nothing() {
     })
     .await;
     let mut client = Client::connect_v5(gateway.address(), "dev-1").await;
-    // Uplinks of nearly 64 KiB, each once.
-    let payload = |seq: u32| {
-        use weir_contract::uplink::{Event, Header};
-        let mut body = vec![0xa1, 0x61, b'x', 0x59, 0xf0, 0x00];
-        body.extend((0..0xf000_u32).map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[1]));
-        let kind = "blob-taken".parse().unwrap();
-        let event = Event { seq, at: 5, kind, version: 1, body: &body };
-        let header = Header { boot: 1, now: Some(9), epoch: None, via: None };
-        let mut bytes = vec![0; 65_536];
-        let len = weir_contract::uplink::write(&mut bytes[1..], &header, [event].into_iter()).unwrap();
-        bytes.truncate(len + 1);
-        bytes
-    };
+    let payload = |seq: u32| [vec![0], large_uplink_payload(seq)].concat();
     let mut acknowledged = 0_u16;
     loop {
         client
