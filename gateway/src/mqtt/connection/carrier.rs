@@ -157,7 +157,7 @@ impl Carrier {
                 () = waiter.notified(), if self.session.awaits_storage() && !leaving => self.stored(),
                 moved = poll_fn(|cx| self.poll_stream(stream, cx)) => match moved {
                     Moved::Read | Moved::Written | Moved::Stuck => {}
-                    Moved::Over => return Box::pin(self.last_word(stream)).await,
+                    Moved::Over => break,
                 },
                 room = shared.custody.room(), if matches!(self.state, State::NoRoom { .. }) => match room {
                     Ok(()) => self.read_held(),
@@ -171,6 +171,7 @@ impl Carrier {
                 }
             }
         }
+        Box::pin(self.last_word(stream)).await
     }
 
     /// Writes what is to be written, then reads what is to be read.
