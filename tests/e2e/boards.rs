@@ -227,13 +227,13 @@ fn an_idle_board_leaves_its_host_alone() -> Result<()> {
     world.end()
 }
 
-fn board(world: &mut World, device: &str) -> Result<Board> {
+pub(crate) fn board(world: &mut World, device: &str) -> Result<Board> {
     let gateway = world.gateway().mqtt();
     Board::start(&world.folder().join(device), device, gateway)
 }
 
 /// Milliseconds from power-up to the first acknowledgement, by the board's clock.
-fn first_acknowledged_ms(board: &Board) -> Result<u64> {
+pub(crate) fn first_acknowledged_ms(board: &Board) -> Result<u64> {
     board.await_log(CONNECTS_WITHIN, "the first acknowledgement", |line| {
         let (_, rest) = line.split_once("first event acknowledged ")?;
         rest.split(' ').next()?.parse().ok()
@@ -246,7 +246,7 @@ fn temperature(state: &Value) -> Option<f64> {
 }
 
 /// Every number of every boot, up to the last that came, is stored or in the ledger.
-fn nothing_is_missing(world: &World, board: &Board) -> Result<()> {
+pub(crate) fn nothing_is_missing(world: &World, board: &Board) -> Result<()> {
     eventually(SETTLED_WITHIN, "no number missing", || {
         let answer = world.cloud.get(&format!("/v1/devices/{}/boots", board.device()))?;
         let boots = answer["boots"].as_array().context("no boots")?;

@@ -13,6 +13,7 @@ mod operators;
 mod outages;
 mod permissions;
 mod refusals;
+mod resets;
 mod stock_clients;
 mod tidy;
 mod tls;

@@ -1,4 +1,5 @@
-//! An emulated board: QEMU runs the firmware's image, with a sensor, an EEPROM, a network cable and a plug to pull.
+//! An emulated board: QEMU runs the firmware's image, with a sensor, an EEPROM, a network cable and a plug to pull, and
+//! a debug probe.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,7 +12,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use weir_device::provision::{Host, Record};
 
-use crate::process::{Process, Usage};
+use crate::probe::Probe;
+use crate::process::{self, Process, Usage};
 use crate::programs;
 use crate::wait::eventually;
 
@@ -21,6 +23,7 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const EEPROM_LEN: usize = 32_768;
 const START_WITHIN: Duration = Duration::from_secs(30);
 const QMP_WITHIN: Duration = Duration::from_secs(30);
+const SYMBOLS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A board and its files. Powered down and up again it has the same EEPROM.
 pub struct Board {
@@ -60,8 +63,9 @@ impl Board {
     /// Powers it up.
     pub fn power_up(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "{} is powered", self.device);
-        let socket = self.folder.join("qmp");
+        let (socket, probe) = (self.folder.join("qmp"), self.probe_socket());
         let _ = fs::remove_file(&socket);
+        let _ = fs::remove_file(&probe);
         let image = image()?;
         // The UART's log is one over all power-ups.
         let arguments = [
@@ -74,6 +78,8 @@ impl Board {
             format!("-device at24c-eeprom,bus=i2c,address=0x50,rom-size={EEPROM_LEN},drive=eeprom"),
             format!("-chardev file,id=log,append=on,path={}", text(&self.log_file())?),
             "-serial chardev:log".to_owned(),
+            format!("-chardev socket,id=probe,server=on,wait=off,path={}", text(&probe)?),
+            "-gdb chardev:probe".to_owned(),
             format!("-qmp unix:{},server=on,wait=off", text(&socket)?),
         ];
         let arguments: Vec<&str> = arguments.iter().flat_map(|argument| argument.split(' ')).collect();
@@ -118,6 +124,13 @@ impl Board {
     /// Its reset pin.
     pub fn reset(&mut self) -> Result<()> {
         self.monitor("system_reset", &json!({}))
+    }
+
+    /// Halts it, and has a debugger's hands on it until the probe is let go.
+    pub fn halt(&mut self) -> Result<Probe> {
+        let process = self.process.as_mut().context("the board is not powered")?;
+        process.check_running()?;
+        Probe::attach(&self.probe_socket())
     }
 
     /// What it has written to its UART, over all power-ups.
@@ -168,6 +181,10 @@ impl Board {
         self.folder.join("eeprom")
     }
 
+    fn probe_socket(&self) -> PathBuf {
+        self.folder.join("probe")
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("uart.log")
     }
@@ -184,6 +201,17 @@ fn text(path: &Path) -> Result<&str> {
     // Arguments are taken apart at spaces, QEMU's at commas.
     ensure!(!text.contains([' ', ',']), "{text} has a space or a comma in it");
     Ok(text)
+}
+
+/// Where in the program a function of this name begins, by the image's symbols.
+pub fn function(name: &str) -> Result<u32> {
+    let image = image()?;
+    // What measures the image after the build is of the same package.
+    let symbols = process::output(Path::new("nm"), &[text(&image)?], SYMBOLS_WITHIN)?.success("nm")?;
+    let found = symbols.lines().find_map(|line| line.strip_suffix(&format!(" T {name}")));
+    let address = found.with_context(|| format!("the image has no function {name}"))?;
+    // The lowest bit tells the instruction set, and is no part of the place.
+    Ok(u32::from_str_radix(address, 16)? & !1)
 }
 
 /// The image of the emulated board, built if it is missing or old.

@@ -14,6 +14,7 @@ pub mod http;
 pub mod link;
 pub mod mqtt;
 pub mod nats;
+pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod sim;

@@ -5,7 +5,8 @@
 //! a word was ended from outside: power, reset pin, watchdog. Of these power alone wipes the note.
 //!
 //! Also here, because they speak the last words: the panic handler and the hard fault handler. Both reset the chip; an
-//! outbox that outlives power cuts outlives this.
+//! outbox that outlives power cuts outlives this. The stack must lie below the variables (a board's `memory.x`), so that
+//! one which grows too far faults.
 
 #![no_std]
 
@@ -15,7 +16,6 @@ use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
 
 use cortex_m::peripheral::SCB;
-use cortex_m_rt::{ExceptionFrame, exception};
 use heapless::String;
 
 /// The longest note, in bytes.
@@ -152,15 +152,43 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     restart(&words)
 }
 
-#[expect(unsafe_code, reason = "the handler is an unsafe function")]
+/// Hard faults: an instruction or an address that is none, and a stack that has left its memory.
+#[expect(
+    unsafe_code,
+    reason = "the vector table finds the handler by its name, and it looks at the stack before it uses it"
+)]
 mod fault {
-    use super::{ExceptionFrame, Short, String, exception, restart};
+    use super::{Short, String, restart};
     use core::fmt::Write as _;
+    use cortex_m_rt::ExceptionFrame;
 
-    #[exception]
-    unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
+    /// Called by the hardware. Where the stack has left its memory, or nearly, the fault's frame may not be on it, and what
+    /// is called here would fault again, for good: it starts anew then. The program has no other stack than the main one.
+    #[unsafe(no_mangle)]
+    #[unsafe(naked)]
+    extern "C" fn HardFault() -> ! {
+        core::arch::naked_asm!(
+            "mrs r0, MSP",
+            "ldr r1, =_stack_end + 512",
+            "cmp r0, r1",
+            "blo 0f",
+            "bl {fault}",
+            "0:",
+            "ldr r1, =_stack_start",
+            "mov sp, r1",
+            "bl {overflow}",
+            fault = sym fault,
+            overflow = sym overflow,
+        )
+    }
+
+    extern "C" fn fault(frame: &ExceptionFrame) -> ! {
         let mut words = String::new();
         let _ = write!(Short(&mut words), "fault at {:#x}, from {:#x}", frame.pc(), frame.lr());
         restart(&words)
+    }
+
+    extern "C" fn overflow() -> ! {
+        restart("stack overflow")
     }
 }

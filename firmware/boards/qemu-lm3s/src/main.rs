@@ -64,7 +64,7 @@ fn main() -> ! {
     let eeprom = Eeprom24x::new_24x256(RefCellDevice::new(bus), SlaveAddr::default());
     let board = Board {
         hardware: HARDWARE,
-        // QEMU leaves the chip's own register of reset causes empty.
+        // QEMU leaves the chip's own register of reset causes empty. The watchdog has a word if it can.
         reason: last_words::take("watchdog-or-pin"),
         sensor: RefCellDevice::new(bus),
         storage: Eeprom(eeprom24x::Storage::new(eeprom, Delay)),

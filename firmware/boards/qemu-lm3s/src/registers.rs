@@ -36,6 +36,8 @@ impl Register {
 #[derive(Clone, Copy)]
 #[repr(u16)]
 pub(crate) enum Interrupt {
+    /// The watchdog.
+    Watchdog = 18,
     /// General-purpose timer 0, half A.
     Timer0A = 19,
     /// The Ethernet controller.
@@ -71,6 +73,7 @@ mod vectors {
     // SAFETY: they are functions that the hardware may call.
     unsafe extern "C" {
         fn DefaultHandler();
+        fn WATCHDOG();
         fn TIMER0A();
         fn ETHERNET();
     }
@@ -80,6 +83,7 @@ mod vectors {
     #[unsafe(no_mangle)]
     static __INTERRUPTS: [Vector; 44] = {
         let mut table = [Vector { handler: DefaultHandler }; 44];
+        table[super::Interrupt::Watchdog as usize] = Vector { handler: WATCHDOG };
         table[super::Interrupt::Timer0A as usize] = Vector { handler: TIMER0A };
         table[super::Interrupt::Ethernet as usize] = Vector { handler: ETHERNET };
         table[43] = Vector { reserved: 0 };

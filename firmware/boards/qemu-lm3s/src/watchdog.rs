@@ -1,9 +1,11 @@
 //! The watchdog: resets the chip if nobody feeds it.
+//!
+//! Its first time-out interrupts, which says who it was. Its second one resets, whether or not interrupts are let through;
+//! the next run cannot tell that from the reset pin.
 
-use crate::registers::Register;
+use crate::registers::{Interrupt, Register, enable};
 
-/// At 12.5 MHz. The first time-out interrupts (nobody listens), the second one resets: the app has twice this.
-const TIMEOUT_S: u32 = 15;
+const TIMEOUT_S: u32 = 10;
 const CLOCK_HZ: u32 = 12_500_000;
 
 const WATCHDOG0: usize = 0x4000_0000;
@@ -25,6 +27,7 @@ impl Watchdog {
         let _ = RCGC0.read();
         LOAD.write(TIMEOUT_S * CLOCK_HZ);
         CTL.write(CTL_RESET_AND_INTERRUPT);
+        enable(Interrupt::Watchdog);
         Self(())
     }
 }
@@ -35,4 +38,10 @@ impl weir_firmware::Watchdog for Watchdog {
         ICR.write(1);
         LOAD.write(TIMEOUT_S * CLOCK_HZ);
     }
+}
+
+#[expect(unsafe_code, reason = "the vector table finds it by its name")]
+#[unsafe(no_mangle)]
+extern "C" fn WATCHDOG() {
+    last_words::restart("watchdog")
 }
