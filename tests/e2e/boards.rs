@@ -241,7 +241,7 @@ pub(crate) fn first_acknowledged_ms(board: &Board) -> Result<u64> {
 }
 
 /// The temperature in a device's state.
-fn temperature(state: &Value) -> Option<f64> {
+pub(crate) fn temperature(state: &Value) -> Option<f64> {
     state["sensors"]["temperature"]["value"].as_f64()
 }
 

@@ -11,6 +11,7 @@ mod limits;
 mod nats_rights;
 mod operators;
 mod outages;
+mod outboxes;
 mod permissions;
 mod refusals;
 mod resets;

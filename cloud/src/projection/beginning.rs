@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir_contract::uplink::Header;
 
-/// Most boots remembered as the one that sent an older boot's events. The least numbers are kept, whatever came first.
+/// Most boots remembered as later than an older one. The least numbers are kept, whatever came first.
 pub const VIAS_MAX: usize = 8;
 
 /// What the uplinks of a boot tell of its beginning.
@@ -22,7 +22,7 @@ pub struct Beginning {
     pub gateway_ms: Option<u64>,
     /// The least time of receipt: an upper bound for want of anything better.
     pub received_ms: Option<u64>,
-    /// Later boots that sent events of this one, ascending, at most [`VIAS_MAX`].
+    /// Later boots, which sent events of this one or came after it, ascending, at most [`VIAS_MAX`].
     pub vias: Vec<u64>,
 }
 
@@ -57,7 +57,7 @@ fn least(known: &mut Option<u64>, told: Option<u64>) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     ms: u64,
-    /// A boot of unknown time stands just before the one that sent its events: one step, or several in a chain.
+    /// A boot of unknown time stands just before a later one that its uplinks name: one step, or several in a chain.
     steps_before: Reverse<u32>,
 }
 
@@ -181,6 +181,16 @@ mod tests {
         let sent_by_5 = learnt(&[(sent(None, None, Some(5)), 9_000)]);
         let sent_by_6 = learnt(&[(sent(None, None, Some(6)), 9_001)]);
         assert_eq!(in_order([(5, &current), (6, &sent_by_5), (7, &sent_by_6), (9, &earlier)]), [9, 7, 6, 5]);
+    }
+
+    #[test]
+    fn boots_sent_by_one_stand_in_the_order_in_which_they_name_each_other() {
+        let current = learnt(&[(sent(Some(0), None, None), 5_000)]);
+        // All were sent by 5; the last uplink of each names the one that came next.
+        let third = learnt(&[(sent(None, None, Some(5)), 9_000)]);
+        let second = learnt(&[(sent(None, None, Some(6)), 9_000)]);
+        let first = learnt(&[(sent(None, None, Some(5)), 9_000), (sent(None, None, Some(9)), 9_000)]);
+        assert_eq!(in_order([(5, &current), (6, &third), (9, &second), (7, &first)]), [7, 9, 6, 5]);
     }
 
     #[test]

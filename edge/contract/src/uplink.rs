@@ -33,7 +33,7 @@ pub struct Header {
     pub now: Option<u64>,
     /// Unix milliseconds at this boot's zero, if the device knows it.
     pub epoch: Option<u64>,
-    /// Where `now` is `None`: the boot in which it is sent.
+    /// Where `now` is `None`: a later boot, the one in which it is sent or one between them whose events are sent next.
     pub via: Option<u64>,
 }
 

@@ -285,8 +285,10 @@ impl<M: Memory, const WINDOW: usize> Device<M, WINDOW> {
         let Some(run) = self.outbox.next_run(Token(self.tokens)) else { return Action::Wait(None) };
         self.tokens = self.tokens.wrapping_add(1);
         let (boot, present) = (run.boot, self.outbox.boot());
-        let (now_there, via) = if boot == present { (Some(now), None) } else { (None, Some(present)) };
-        let header = Header { boot, now: now_there, epoch: self.outbox.epoch_of(&run), via };
+        let epoch = self.outbox.epoch_of(&run);
+        let (now_there, via) =
+            if boot == present { (Some(now), None) } else { (None, Some(self.outbox.boot_after(&run))) };
+        let header = Header { boot, now: now_there, epoch, via };
         match self.outbox.write(&run, &header, buffer) {
             Ok(len) => Action::Publish(Publish {
                 token: run.token,

@@ -337,6 +337,15 @@ impl<M: Memory, const WINDOW: usize> Outbox<M, WINDOW> {
         if run.boot == self.boot { self.epoch } else { self.memory.epoch(run.boot, run.from) }
     }
 
+    /// A boot that began later than that of a run, which is an earlier one: whose events come next, if the run's have ended,
+    /// so that boots which never learned the time are put in order one after the other; else the present one.
+    pub(crate) fn boot_after(&mut self, run: &Run<M::Position>) -> u64 {
+        match self.memory.next(run.to) {
+            Ok(Some((record, _))) if record.boot != run.boot => record.boot,
+            _ => self.boot,
+        }
+    }
+
     /// Writes the uplink of a run and returns its length. If it cannot be read any more, what is in flight from there on is
     /// forgotten, and will be looked at again.
     pub(crate) fn write(

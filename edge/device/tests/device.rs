@@ -59,6 +59,31 @@ fn an_uplink_waits_until_it_is_full_or_has_lingered() {
 }
 
 #[test]
+fn boots_that_never_learned_the_time_name_the_one_after_them() {
+    let mut memory = Ram::new([0; 4096]);
+    for boot in [30, 10, 20] {
+        let mut device = TestDevice::new(Config::new(id()), boot, memory, 1);
+        crossed(&mut device, 5);
+        crossed(&mut device, 6);
+        memory = device.power_off();
+    }
+    let mut device = TestDevice::new(Config { uplink_events_max: 1, ..Config::new(id()) }, 40, memory, 1);
+    connect(&mut device, 0);
+    crossed(&mut device, 7);
+    let mut sent = vec![];
+    let mut buffer = [0; 1024];
+    for _ in 0..7 {
+        let publish = publish(&mut device, 9, &mut buffer);
+        sent.push((publish.boot, Uplink::read(publish.payload).expect("an uplink").header.via));
+        let token = publish.token;
+        assert!(device.acknowledged(token).is_some());
+    }
+    let later = [(30, 40), (30, 10), (10, 40), (10, 20), (20, 40), (20, 40)];
+    let expected = later.map(|(boot, via)| (boot, Some(via))).into_iter().chain([(40, None)]);
+    assert_eq!(sent, expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn after_a_reconnect_the_same_uplinks_go_again_in_order_and_acknowledged_ones_do_not() {
     let mut device = online(Config { uplink_events_max: 2, window: 3, ..Config::new(id()) });
     let mut buffer = [0; 1024];
