@@ -31,7 +31,7 @@ struct Facts {
     syncs: Histogram,
     connections: Gauge,
     connections_accepted: Counter,
-    router_subscriptions: Gauge,
+    local_subscriptions: Gauge,
     local_dropped: Counter,
     segments: Counter,
     segment_uplinks: Counter,
@@ -127,14 +127,16 @@ pub fn connection_refused(reason: &'static str) {
     with(|_| counter!("weir_gateway_connections_refused_total", "reason" => reason).increment(1));
 }
 
-/// How many filters local subscribers have with the router.
-pub fn router_subscriptions(count: usize) {
-    with(|facts| facts.router_subscriptions.set(count as f64));
+/// How many subscriptions local subscribers have.
+pub fn local_subscriptions(count: usize) {
+    with(|facts| facts.local_subscriptions.set(count as f64));
 }
 
-/// A message for local subscribers was dropped because the router did not keep up.
-pub fn local_dropped() {
-    with(|facts| facts.local_dropped.increment(1));
+/// So many messages were forgotten before a local subscriber took them.
+pub fn local_dropped(count: u64) {
+    if count > 0 {
+        with(|facts| facts.local_dropped.increment(count));
+    }
 }
 
 /// JetStream acknowledged a segment.
@@ -297,15 +299,15 @@ impl Facts {
                 Unit::Count,
                 "MQTT connections accepted",
             ),
-            router_subscriptions: level(
-                "weir_gateway_router_subscriptions",
+            local_subscriptions: level(
+                "weir_gateway_local_subscriptions",
                 Unit::Count,
-                "Filters of local subscribers",
+                "Subscriptions of local subscribers",
             ),
             local_dropped: count(
                 "weir_gateway_local_messages_dropped_total",
                 Unit::Count,
-                "Messages for local subscribers that the router had no room for",
+                "Messages that local subscribers were too slow to take",
             ),
             segments: count("weir_gateway_segments_total", Unit::Count, "Segments acknowledged by JetStream"),
             segment_uplinks: count(

@@ -123,24 +123,31 @@ pub(super) fn disconnect(out: &mut Vec<u8>, version: Version, reason: Reason) {
     }
 }
 
-/// Appends a PUBLISH without properties, of QoS 1 if it has a packet identifier.
-pub(super) fn publish(
-    out: &mut Vec<u8>,
-    version: Version,
-    topic: &str,
-    packet_id: Option<u16>,
-    payload: &[u8],
-) {
-    let mut body = Vec::with_capacity(topic.len() + payload.len() + 5);
+/// A PUBLISH, of QoS 1 if it has a packet identifier.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Publish<'a> {
+    pub topic: &'a str,
+    pub packet_id: Option<u16>,
+    pub retain: bool,
+    /// As they lie in a packet, without their length; MQTT 3.1.1 has none.
+    pub properties: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+/// Appends a PUBLISH.
+pub(super) fn publish(out: &mut Vec<u8>, version: Version, publish: &Publish<'_>) {
+    let Publish { topic, packet_id, retain, properties, payload } = *publish;
+    let mut body = Vec::with_capacity(topic.len() + properties.len() + payload.len() + 8);
     string(&mut body, topic);
     if let Some(packet_id) = packet_id {
         body.extend_from_slice(&packet_id.to_be_bytes());
     }
     if version == Version::V5 {
-        body.push(0);
+        varint(&mut body, properties.len());
+        body.extend_from_slice(properties);
     }
     body.extend_from_slice(payload);
-    packet(out, if packet_id.is_some() { 0x32 } else { 0x30 }, &body);
+    packet(out, 0x30 | u8::from(packet_id.is_some()) << 1 | u8::from(retain), &body);
 }
 
 fn packet(out: &mut Vec<u8>, head: u8, body: &[u8]) {
@@ -268,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_long_payload_has_a_long_length() {
-        let written_for = |version| written(|out| publish(out, version, "a/b", None, &[7; 300]));
+        let long =
+            Publish { topic: "a/b", packet_id: None, retain: false, properties: &[], payload: &[7; 300] };
+        let written_for = |version| written(|out| publish(out, version, &long));
         let Packet::Publish(publish) = read(&written_for(Version::V5)) else { panic!() };
         assert_eq!((&publish.topic[..], publish.payload.len()), (b"a/b".as_slice(), 300));
         let mut bytes = written_for(Version::V4).as_slice().into();

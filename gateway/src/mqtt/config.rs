@@ -15,8 +15,6 @@ use crate::config::value;
 
 /// What a TLS connection holds beside: received and not yet read, written and not yet sent.
 const TLS_BYTES: u64 = 64 * 1024;
-/// A topic that the router remembers, and we ourselves.
-const TOPIC_BYTES: u64 = 200;
 
 /// How devices and local clients connect, what they may do, and how much of everything there may be.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -61,16 +59,17 @@ pub struct Config {
     /// Filters one client may subscribe to at a time.
     #[serde(deserialize_with = "value::between::<1, 1_000, _>")]
     pub filters_per_client_max: u64,
-    /// Different filters of local subscribers since the start; each costs up to 2 MiB of queue while it is busy.
+    /// Different filters in `subscribe` of all clients together; each costs up to 1 MiB of queue while it is busy. What clients
+    /// think of that is narrower costs nothing more.
     #[serde(deserialize_with = "value::between::<0, 1_000, _>")]
     pub filters_max: u64,
     /// Connections that subscribe to more than their own time and commands, at a time.
     #[serde(deserialize_with = "value::between::<0, 10_000, _>")]
     pub subscribers_max: u64,
-    /// Different topics handed to local subscribers or retained, since the start.
+    /// Topics with a retained message.
     #[serde(deserialize_with = "value::between::<0, 10_000_000, _>")]
     pub topics_max: u64,
-    /// Payloads of retained messages together.
+    /// Retained messages together, with all they take.
     #[serde(deserialize_with = "value::bytes::<0, 1_073_741_824, _>", serialize_with = "value::as_bytes")]
     pub retained_bytes_max: u64,
 }
@@ -113,23 +112,21 @@ impl Config {
     }
 
     /// What may be in memory with every connection busy and the spool full, so that each holds back what it has read. Not
-    /// counted: what is on its way through the router's own queue, and the system's socket buffers.
+    /// counted: the system's socket buffers.
     pub(crate) fn needs(&self) -> Vec<Need> {
         let tls = if self.listeners.iter().any(|listener| listener.tls.is_some()) { TLS_BYTES } else { 0 };
         let connection = CONNECTION_BYTES + tls + self.session_limits().memory_bytes();
         let logins = u64::from(self.password_file.is_some()) * passwords::MEMORY_BYTES;
+        let message = self.session_limits().body_bytes() as u64;
         vec![
             Need::count("mqtt.connections_max", self.connections_max, connection),
-            Need::count("mqtt.filters_max", self.filters_max, local::FILTER_BYTES),
+            Need::count("mqtt.filters_max", self.filters_max, local::FEED_BYTES_MAX as u64 + message),
             Need::count(
                 "mqtt.subscribers_max",
                 self.subscribers_max,
-                session::SUBSCRIBER_BYTES as u64 + self.payload_bytes_max,
+                session::SUBSCRIBER_BYTES as u64 + 2 * message,
             ),
-            Need::count("mqtt.topics_max", self.topics_max, TOPIC_BYTES),
-            // The router has them, and hands them out.
-            Need::bytes("mqtt.retained_bytes_max", self.retained_bytes_max, 2),
-            Need::bytes("(messages for local subscribers)", local::WAITING_BYTES_MAX as u64, 1),
+            Need::bytes("mqtt.retained_bytes_max", self.retained_bytes_max, 1),
             Need::bytes("mqtt.password_file", logins, 1),
         ]
     }
@@ -187,10 +184,10 @@ pub struct NamedClient {
 
 fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let filters = Vec::<String>::deserialize(deserializer)?;
-    match filters.iter().find(|filter| !topics::is_filter(filter) || !topics::is_routable(filter)) {
+    match filters.iter().find(|filter| !topics::is_filter(filter) || !topics::is_served(filter)) {
         None => Ok(filters),
         Some(wrong) => Err(serde::de::Error::custom(format!(
-            "{wrong:?} is no topic filter: ASCII, not beginning with `$`, `+` alone in its level, `#` alone in the last"
+            "{wrong:?} is no topic filter: not beginning with `$`, `+` alone in its level, `#` alone in the last"
         ))),
     }
 }

@@ -163,7 +163,7 @@ fn publish_will(will: &Will, client: &Client, shared: &Shared) {
         payload: &will.payload,
         qos: will.qos,
         retain: will.retain,
-        properties: will.properties.as_deref().cloned(),
+        properties: will.properties.get(),
     };
     if let Err(reason) = shared.local.publish(&message) {
         refused(reason);

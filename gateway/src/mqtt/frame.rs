@@ -99,7 +99,18 @@ pub(super) struct Publish<'a> {
     pub topic: &'a str,
     /// The user property `traceparent` (MQTT 5).
     pub traceparent: Option<&'a [u8]>,
+    /// None with MQTT 3.1.1.
+    pub properties: Properties<'a>,
     pub payload: &'a [u8],
+}
+
+/// Properties of a PUBLISH that subscribers may be given as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Properties<'a> {
+    /// Without their length.
+    pub raw: &'a [u8],
+    /// Where the message expiry interval lies in them, and what it is in seconds.
+    pub expiry: Option<(usize, u32)>,
 }
 
 /// Reads a PUBLISH; the error is the reason to close the connection with.
@@ -115,18 +126,20 @@ pub(super) fn publish<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish
         },
         _ => return Err(Reason::QosNotSupported),
     };
-    let traceparent = match version {
-        Version::V4 => None,
+    let (properties, traceparent) = match version {
+        Version::V4 => (Properties::default(), None),
         Version::V5 => publish_properties(&mut r)?,
     };
-    Ok(Publish { qos, retain: frame.head & 1 != 0, packet_id, topic, traceparent, payload: r.rest })
+    let retain = frame.head & 1 != 0;
+    Ok(Publish { qos, retain, packet_id, topic, traceparent, properties, payload: r.rest })
 }
 
 /// Walks the properties of a PUBLISH and picks the trace out of them.
-fn publish_properties<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Reason> {
+fn publish_properties<'a>(r: &mut Reader<'a>) -> Result<(Properties<'a>, Option<&'a [u8]>), Reason> {
     let len = r.varint()?;
-    let mut r = Reader { rest: r.take(len)? };
-    let mut traceparent = None;
+    let raw = r.take(len)?;
+    let mut r = Reader { rest: raw };
+    let (mut expiry, mut traceparent) = (None, None);
     let mut seen = 0_u64;
     while !r.rest.is_empty() {
         let id = r.u8()?;
@@ -141,7 +154,11 @@ fn publish_properties<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Reason
             // payload format indicator
             0x01 => drop(r.take(1)?),
             // message expiry interval
-            0x02 => drop(r.take(4)?),
+            0x02 => {
+                let at = raw.len() - r.rest.len();
+                let seconds = r.take(4)?;
+                expiry = Some((at, u32::from_be_bytes([seconds[0], seconds[1], seconds[2], seconds[3]])));
+            }
             // content type, response topic
             0x03 | 0x08 => drop(r.string()?),
             // correlation data
@@ -161,7 +178,7 @@ fn publish_properties<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Reason
             _ => return Err(Reason::Malformed),
         }
     }
-    Ok(traceparent)
+    Ok((Properties { raw, expiry }, traceparent))
 }
 
 /// The packet identifier of a PUBACK. Its reason code changes nothing for us: taken or not, it is not sent again.

@@ -153,6 +153,6 @@ fn check_will(will: &Will, client: &Client, shared: &Shared) -> Option<(Reason, 
     if !client.may_publish(&will.topic) {
         return Some((Reason::NotAuthorized, "this client may not publish its will"));
     }
-    let routable = topics::is_routable(&will.topic) && will.payload.len() <= shared.limits.payload_bytes;
-    (!routable).then_some((Reason::TopicNameInvalid, "the will's topic or length is not served"))
+    let served = topics::is_served(&will.topic) && will.payload.len() <= shared.limits.payload_bytes;
+    (!served).then_some((Reason::TopicNameInvalid, "the will's topic or length is not served"))
 }

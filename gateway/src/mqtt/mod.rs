@@ -1,4 +1,4 @@
-//! MQTT: our own listener around rumqttd's codec and router.
+//! MQTT: our own listener around rumqttd's codec.
 //!
 //! A device publishes uplinks on `weir/1/{device}/events`. A PUBLISH with QoS 1 there is acknowledged after the uplink is
 //! on disk (see [`crate::custody`]), and not a moment before. With QoS 0 it is taken without that promise. Everything
@@ -12,11 +12,11 @@
 //! * `greeting`: CONNECT, who it is ([`passwords`], `topics`), whether it may stay
 //! * `connection`: from CONNACK to the will, bytes and time; `registry`: one connection for each client
 //! * `session`: the protocol, without IO; `frame` and `answer` (packets, borrowed), `codec` (rumqttd's)
-//! * `local`: rumqttd's router, for local subscribers
+//! * `local`: queues for local subscribers, retained messages
 //! * [`refusals`]: what was refused lately
 //!
 //! What is not there: QoS 2 (refused as each version allows), sessions that outlive a connection (Session Present is always
-//! 0), shared subscriptions, subscription identifiers, topic aliases, topics beyond ASCII on the router.
+//! 0), shared subscriptions, subscription identifiers, topic aliases.
 //!
 //! Invariants:
 //!
@@ -43,7 +43,7 @@ mod shared;
 mod tls;
 mod topics;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,9 +100,16 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The thread for local delivery.
-    #[error("cannot start local delivery")]
-    Local(#[source] io::Error),
+    /// More filters than there may be queues.
+    #[error(
+        "`subscribe` of all `[[mqtt.client]]` has {filters} different filters; allowed (mqtt.filters_max): {allowed}"
+    )]
+    Filters {
+        /// How many there are.
+        filters: usize,
+        /// How many there may be.
+        allowed: u64,
+    },
 }
 
 /// The running listeners.
@@ -130,14 +137,18 @@ pub fn check(config: &Config) -> Result<(), Error> {
         }
     }
     config.password_file.as_deref().map(Passwords::load).transpose()?;
-    rights(&config.clients)?;
+    rights(config)?;
     Ok(())
 }
 
 /// Who may do more than a device may, by name.
-fn rights(clients: &[NamedClient]) -> Result<HashMap<String, Arc<Rights>>, Error> {
+fn rights(config: &Config) -> Result<HashMap<String, Arc<Rights>>, Error> {
+    let filters: HashSet<&String> = config.clients.iter().flat_map(|client| &client.subscribe).collect();
+    if filters.len() as u64 > config.filters_max {
+        return Err(Error::Filters { filters: filters.len(), allowed: config.filters_max });
+    }
     let mut rights = HashMap::new();
-    for NamedClient { name, publish, subscribe } in clients {
+    for NamedClient { name, publish, subscribe } in &config.clients {
         let may = Arc::new(Rights { publish: publish.clone(), subscribe: subscribe.clone() });
         if rights.insert(name.clone(), may).is_some() {
             return Err(Error::ClientTwice { name: name.clone() });
@@ -205,9 +216,8 @@ fn share(
     // Every limit has been checked to be far below that.
     let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let local = local::Limits {
-        filters: size(config.filters_max),
         subscribers: size(config.subscribers_max),
-        topics: size(config.topics_max),
+        retained: size(config.topics_max),
         retained_bytes: size(config.retained_bytes_max),
     };
     let session_limits = config.session_limits();
@@ -221,13 +231,13 @@ fn share(
             packet: Duration::from_millis(config.packet_timeout_ms),
         },
         gateway: config.gateway,
-        rights: rights(&config.clients)?,
+        rights: rights(config)?,
         passwords,
         custody,
         commands,
         journal,
         clock,
-        local: Local::start(local).map_err(Error::Local)?,
+        local: Local::new(config.clients.iter().flat_map(|client| client.subscribe.clone()), local),
         registry: Arc::default(),
         refusals: Arc::default(),
         connections: Arc::new(Semaphore::new(size(config.connections_max))),

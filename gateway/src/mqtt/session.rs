@@ -16,11 +16,11 @@ use weir_contract::topic::{self, TOPIC_LEN_MAX, Topic};
 use weir_contract::uplink::UPLINK_LEN_MAX;
 use weir_contract::{Id, Inline};
 
-use self::subscriber::{Sent, Subscription};
+use self::subscriber::Subscription;
 use super::answer;
 use super::codec;
 use super::frame::{self, Frame, Version, kind};
-use super::local::Message;
+use super::local::{Message, Page};
 use super::reason::Reason;
 use super::topics::{self, Client};
 use crate::intake::{self, SeqRun};
@@ -40,16 +40,16 @@ pub(super) trait Outside {
     fn wants_events(&self) -> bool;
     /// Hands a message to local subscribers.
     fn publish(&mut self, message: &Message<'_>) -> Result<(), Reason>;
-    /// Subscribes with the router.
-    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason>;
+    /// What is published on topics that the filter matches is to be delivered from now on.
+    fn subscribe(&mut self, filter: &str) -> Result<(), Reason>;
+    /// Some retained messages that the filter matches, on topics after `after`.
+    fn retained(&self, filter: &str, after: &str) -> Page;
     /// Undoes that.
     fn unsubscribe(&mut self, filter: &str);
     /// The device listens to commands from now on; what waits for it comes.
     fn listen(&mut self, device: &Id);
     /// The device no longer listens.
     fn stop_listening(&mut self);
-    /// The subscriber has the message with the router's packet identifier; called in the router's order.
-    fn acknowledge(&mut self, packet_id: u16);
     /// Something was refused.
     fn refused(&mut self, client: &Client, topic: &str, reason: Reason, said: &str, payload: &[u8]);
     /// The wall time.
@@ -137,7 +137,11 @@ pub(super) struct Session<T> {
     events_topic: Option<Inline<TOPIC_LEN_MAX>>,
     pending: VecDeque<Pending<T>>,
     subscriptions: Vec<Subscription>,
-    deliveries: VecDeque<Sent>,
+    /// Packet identifiers of messages that the client has not acknowledged.
+    sent: Vec<u16>,
+    /// The last one that was used.
+    packet_ids: u16,
+    /// Those, and a command.
     unacknowledged: u16,
     /// The packet identifier of a command that the client has not acknowledged.
     command: Option<u16>,
@@ -166,7 +170,8 @@ impl<T: Copy + Ord> Session<T> {
             number,
             pending: VecDeque::new(),
             subscriptions: Vec::new(),
-            deliveries: VecDeque::new(),
+            sent: Vec::new(),
+            packet_ids: 0,
             unacknowledged: 0,
             command: None,
             commands: 0,
@@ -220,7 +225,7 @@ impl<T: Copy + Ord> Session<T> {
                         Read::Refused { publish, reason, said } => {
                             self.refuse(&publish, reason, said, outside)
                         }
-                        Read::Elsewhere(publish) => self.publish_elsewhere(&publish, &frame, outside),
+                        Read::Elsewhere(publish) => self.publish_elsewhere(&publish, outside),
                         Read::Uplink(_) | Read::Other => self.read_other(&frame, outside),
                     };
                     if let Err(end) = done {
@@ -328,7 +333,7 @@ impl<T: Copy + Ord> Session<T> {
                     payload: &bytes[uplink.payload.clone()],
                     qos: u8::from(uplink.packet_id.is_some()),
                     retain: false,
-                    properties: None,
+                    properties: frame::Properties::default(),
                 };
                 // Who only listens has no promise, and its limits are no reason to refuse an uplink.
                 let _ = outside.publish(&message);
@@ -402,13 +407,12 @@ impl<T: Copy + Ord> Session<T> {
     fn publish_elsewhere(
         &mut self,
         publish: &frame::Publish<'_>,
-        frame: &Frame<'_>,
         outside: &mut impl Outside<Ticket = T>,
     ) -> Result<(), End> {
         let refused = if !self.client.may_publish(publish.topic) {
             Some((Reason::NotAuthorized, "this client may not publish on that topic"))
-        } else if !topics::is_routable(publish.topic) {
-            Some((Reason::TopicNameInvalid, "only topics of ASCII that do not begin with `$` are served"))
+        } else if !topics::is_served(publish.topic) {
+            Some((Reason::TopicNameInvalid, "topics that begin with `$` are not served"))
         } else if publish.payload.len() > self.limits.payload_bytes {
             Some((Reason::QuotaExceeded, "the payload is too long"))
         } else {
@@ -417,17 +421,13 @@ impl<T: Copy + Ord> Session<T> {
         if let Some((reason, said)) = refused {
             return self.refuse(publish, reason, said.to_owned(), outside);
         }
-        let properties = match self.abilities.version {
-            Version::V4 => None,
-            Version::V5 => codec::publish_properties(frame).map_err(End::Closed)?,
-        };
         let message = Message {
             origin: self.number,
             topic: publish.topic,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            properties,
+            properties: publish.properties,
         };
         match outside.publish(&message) {
             Ok(()) => {
@@ -450,7 +450,7 @@ impl<T: Copy + Ord> Session<T> {
             kind::PINGREQ => answer::pingresp(&mut self.out),
             kind::PUBACK => {
                 let packet_id = frame::puback(frame).map_err(End::Closed)?;
-                self.received(packet_id, outside);
+                self.received(packet_id);
             }
             kind::SUBSCRIBE => self.subscribe(frame, outside).map_err(End::Closed)?,
             kind::UNSUBSCRIBE => {

@@ -11,10 +11,9 @@ pub(super) fn is_name(topic: &str) -> bool {
     !topic.is_empty() && !topic.bytes().any(|byte| matches!(byte, b'+' | b'#' | 0))
 }
 
-/// Whether the router may be given `topic` or `filter`. It panics on a topic that begins with a character of more than
-/// one byte, and takes a subscription to `$…` for an attack; so only ASCII, and nothing that begins with `$`.
-pub(super) fn is_routable(topic: &str) -> bool {
-    topic.is_ascii() && !topic.starts_with('$')
+/// Whether `topic` or `filter` is for clients to use: what begins with `$` is a broker's own (MQTT 5, 4.7.2).
+pub(super) fn is_served(topic: &str) -> bool {
+    !topic.starts_with('$')
 }
 
 /// Whether MQTT allows `filter` in a SUBSCRIBE: wildcards stand alone in their level, `#` only at the end.
@@ -112,20 +111,16 @@ impl Client {
         self.rights.as_ref().is_some_and(|rights| rights.publish.iter().any(|filter| covers(filter, topic)))
     }
 
-    /// Whether it may see everything that `filter` matches.
+    /// Whether the configuration lets it see everything that `filter` matches.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        self.is_own(filter)
-            || self
-                .rights
-                .as_ref()
-                .is_some_and(|rights| rights.subscribe.iter().any(|outer| covers(outer, filter)))
+        self.rights.as_ref().is_some_and(|rights| rights.subscribe.iter().any(|outer| covers(outer, filter)))
     }
 
-    /// Whether all that `filter` matches belongs to the device it is.
+    /// Whether `filter` is for what the gateway tells the device it is: time, commands, or both.
     pub fn is_own(&self, filter: &str) -> bool {
         let Some(device) = &self.device else { return false };
         let rest = filter.strip_prefix("weir/1/").and_then(|rest| rest.strip_prefix(device.as_str()));
-        rest.is_some_and(|rest| rest.starts_with('/'))
+        matches!(rest, Some("/time" | "/commands" | "/+" | "/#"))
     }
 }
 
@@ -177,11 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn the_router_gets_no_topic_that_kills_it() {
-        assert!(is_routable("a/b"));
-        assert!(!is_routable("é/x"));
-        assert!(!is_routable("x/é"));
-        assert!(!is_routable("$SYS/x"));
+    fn what_begins_with_a_dollar_sign_is_not_for_clients() {
+        assert!(is_served("a/b") && is_served("é/x") && is_served("a/$b"));
+        assert!(!is_served("$SYS/x"));
     }
 
     #[test]
@@ -191,12 +184,15 @@ mod tests {
         assert!(!device.may_publish_events_of(&"dev-2".parse().unwrap()));
         assert!(!device.may_publish("weir/1/dev-1/commands"));
         for filter in ["weir/1/dev-1/time", "weir/1/dev-1/commands", "weir/1/dev-1/#", "weir/1/dev-1/+"] {
-            assert!(device.may_subscribe(filter), "{filter}");
+            assert!(device.is_own(filter), "{filter}");
         }
+        let others =
+            ["weir/1/dev-2/time", "weir/1/+/time", "weir/1/dev-1", "weir/1/dev-11/time", "#", "weir/1/#"];
+        // What it may think of below its own name would be without end.
         for filter in
-            ["weir/1/dev-2/time", "weir/1/+/time", "weir/1/dev-1", "weir/1/dev-11/time", "#", "weir/1/#"]
+            others.into_iter().chain(["weir/1/dev-1/events", "weir/1/dev-1/x", "weir/1/dev-1/time/#"])
         {
-            assert!(!device.may_subscribe(filter), "{filter}");
+            assert!(!device.is_own(filter) && !device.may_subscribe(filter), "{filter}");
         }
     }
 
@@ -254,9 +250,9 @@ mod tests {
             }
         }
 
-        /// We and the router agree on what a filter matches.
+        /// We and rumqttd agree on what a filter matches.
         #[test]
-        fn the_router_matches_alike(filter in filter(), topic in name()) {
+        fn rumqttd_matches_alike(filter in filter(), topic in name()) {
             assert_eq!(matches(&filter, &topic), rumqttd::protocol::matches(&topic, &filter), "{filter} {topic}");
         }
     }

@@ -1,6 +1,7 @@
 //! MQTT over real sockets, with real custody and a real spool.
 
 mod access;
+mod attacks;
 mod daemon;
 mod harness;
 mod killers;

@@ -11,13 +11,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::GOODBYE;
 use super::world::World;
 use crate::custody::{Ticket, Waiter};
 use crate::downlink::{Mailbox, Slot};
-use crate::mqtt::local::{Deliveries, Delivery, Link, Lost};
+use crate::mqtt::local::Link;
 use crate::mqtt::reason::Reason;
 use crate::mqtt::registry::Place;
 use crate::mqtt::session::{End, Progress, Session, Uplink};
@@ -27,7 +28,7 @@ use crate::mqtt::shared::Shared;
 pub(super) const READ_BYTES: usize = 64 * 1024;
 /// Buffers of a connection that grew beyond this are not kept while empty.
 const BUFFER_BYTES_KEPT: usize = 1024;
-/// Messages from the router that are written at once.
+/// Messages for a subscriber that are written at once.
 const DELIVERIES_MAX: usize = 64;
 /// Reads of what was not read before its connection ended.
 const UNHEARD_READS_MAX: usize = 128;
@@ -54,8 +55,6 @@ pub(super) struct Carrier {
     state: State,
     waiter: Arc<Waiter>,
     link: Option<Link>,
-    /// What comes over a link that was opened just now.
-    opened: Option<Deliveries>,
     /// Where commands come, if the device listens.
     mailbox: Option<Mailbox>,
     /// One and a half times what was agreed on.
@@ -108,7 +107,6 @@ impl Carrier {
             state: State::Reading,
             waiter: Waiter::new(),
             link: None,
-            opened: None,
             mailbox: None,
             keep_alive,
             heard: Instant::now(),
@@ -131,11 +129,7 @@ impl Carrier {
         if !self.held.is_empty() {
             self.read_held();
         }
-        let mut deliveries = None;
         loop {
-            if let Some(opened) = self.opened.take() {
-                deliveries = Some(opened);
-            }
             if let State::Draining { end, .. } = self.state
                 && !self.session.awaits_storage()
             {
@@ -147,7 +141,9 @@ impl Carrier {
             }
             let leaving = matches!(self.state, State::Leaving { .. });
             let stays = !leaving && !matches!(self.state, State::Draining { .. });
-            let may_deliver = stays && deliveries.is_some() && self.session.can_deliver();
+            let can_deliver = stays && self.session.can_deliver();
+            let owes_retained = can_deliver && self.session.owes_retained();
+            let bell = self.link.as_ref().filter(|_| can_deliver).map(|link| Arc::clone(link.bell()));
             let may_command = stays && self.session.can_command();
             let slot =
                 self.mailbox.as_ref().filter(|_| may_command).map(|mailbox| Arc::clone(mailbox.slot()));
@@ -163,7 +159,8 @@ impl Carrier {
                     Ok(()) => self.read_held(),
                     Err(_) => self.leave(End::Closed(Reason::UnspecifiedError)),
                 },
-                delivered = next(&mut deliveries), if may_deliver => self.delivered(delivered, &mut deliveries),
+                () = std::future::ready(()), if owes_retained => self.deliver_retained(),
+                () = rung(bell.as_deref()), if bell.is_some() => self.deliver(),
                 () = filled(slot.as_deref()), if slot.is_some() => self.command(),
                 () = alarm.as_mut() => {
                     self.check_time();
@@ -287,8 +284,7 @@ impl Carrier {
     /// Gives bytes to the session; returns how many it is done with.
     fn receive(&mut self, bytes: &[u8], uplinks: &mut Vec<Uplink>) -> usize {
         let shared = Arc::clone(&self.shared);
-        let mut world =
-            World::new(&shared, &self.waiter, &mut self.link, &mut self.opened, &mut self.mailbox);
+        let mut world = World::new(&shared, &self.waiter, &mut self.link, &mut self.mailbox);
         let (done, progress) = self.session.receive(bytes, uplinks, &mut world);
         let closed = world.closed;
         // Refusals have nothing to wait for, and a repeated uplink may be stored long since.
@@ -394,29 +390,27 @@ impl Carrier {
         }
     }
 
-    /// Writes a message from the router, and more if there are more: one write for many.
-    fn delivered(&mut self, first: Result<Delivery, Lost>, deliveries: &mut Option<Deliveries>) {
-        let shared = Arc::clone(&self.shared);
-        let mut next = Some(first);
-        for room in (0..DELIVERIES_MAX).rev() {
-            match next.take() {
-                Some(Ok(delivery)) => {
-                    let mut world = World::new(
-                        &shared,
-                        &self.waiter,
-                        &mut self.link,
-                        &mut self.opened,
-                        &mut self.mailbox,
-                    );
-                    self.session.deliver(delivery, &mut world);
-                }
-                Some(Err(Lost)) => return self.leave(End::Closed(Reason::UnspecifiedError)),
-                None => break,
+    /// Writes messages for a subscriber: one write for many.
+    fn deliver(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        for _ in 0..DELIVERIES_MAX {
+            if !self.session.can_deliver() {
+                break;
             }
-            if room > 0 && self.session.can_deliver() {
-                next = deliveries.as_mut().and_then(Deliveries::next_if_there);
+            match link.take() {
+                Some(delivery) => self.session.deliver(&delivery),
+                None => return,
             }
         }
+        // There may be more, for later.
+        link.bell().notify_one();
+    }
+
+    /// Writes retained messages.
+    fn deliver_retained(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let world = World::new(&shared, &self.waiter, &mut self.link, &mut self.mailbox);
+        self.session.deliver_retained(&world);
     }
 
     /// Writes a command.
@@ -474,10 +468,10 @@ fn read_unheard(stream: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, byt
     })
 }
 
-/// The next message for a subscriber.
-async fn next(deliveries: &mut Option<Deliveries>) -> Result<Delivery, Lost> {
-    match deliveries {
-        Some(deliveries) => deliveries.next().await,
+/// Resolves when there may be a message for a subscriber.
+async fn rung(bell: Option<&Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ use weir_contract::Id;
 use crate::custody::{Full, Ticket, Waiter};
 use crate::downlink::Mailbox;
 use crate::facts;
-use crate::mqtt::local::{Deliveries, Link, Message};
+use crate::mqtt::local::{Link, Message, Page};
 use crate::mqtt::reason::Reason;
 use crate::mqtt::session::{Outside, Uplink};
 use crate::mqtt::shared::Shared;
@@ -18,7 +18,6 @@ pub(super) struct World<'a> {
     shared: &'a Shared,
     waiter: &'a Arc<Waiter>,
     link: &'a mut Option<Link>,
-    opened: &'a mut Option<Deliveries>,
     mailbox: &'a mut Option<Mailbox>,
     /// One time for all that was read at once; asked for when first needed.
     received_ms: Option<u64>,
@@ -31,10 +30,9 @@ impl<'a> World<'a> {
         shared: &'a Shared,
         waiter: &'a Arc<Waiter>,
         link: &'a mut Option<Link>,
-        opened: &'a mut Option<Deliveries>,
         mailbox: &'a mut Option<Mailbox>,
     ) -> Self {
-        World { shared, waiter, link, opened, mailbox, received_ms: None, closed: false }
+        World { shared, waiter, link, mailbox, received_ms: None, closed: false }
     }
 }
 
@@ -74,12 +72,15 @@ impl Outside for World<'_> {
         self.shared.local.publish(message)
     }
 
-    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason> {
+    fn subscribe(&mut self, filter: &str) -> Result<(), Reason> {
         if self.link.is_none() {
-            let (link, deliveries) = self.shared.local.open()?;
-            (*self.link, *self.opened) = (Some(link), Some(deliveries));
+            *self.link = Some(self.shared.local.open()?);
         }
-        self.link.as_mut().expect("it is there now").subscribe(filter, qos)
+        self.link.as_mut().expect("it is there now").subscribe(filter)
+    }
+
+    fn retained(&self, filter: &str, after: &str) -> Page {
+        self.shared.local.retained_page(filter, after)
     }
 
     fn unsubscribe(&mut self, filter: &str) {
@@ -94,12 +95,6 @@ impl Outside for World<'_> {
 
     fn stop_listening(&mut self) {
         *self.mailbox = None;
-    }
-
-    fn acknowledge(&mut self, packet_id: u16) {
-        if let Some(link) = self.link {
-            link.acknowledge(packet_id);
-        }
     }
 
     fn refused(&mut self, client: &Client, topic: &str, reason: Reason, said: &str, payload: &[u8]) {

@@ -1,162 +1,194 @@
-//! Local delivery against the real router.
+//! Queues, readers and retained messages, without connections.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+
+use proptest::prelude::{any, prop, proptest};
 
 use super::*;
+use crate::mqtt::frame::Properties;
 
-const LIMITS: Limits = Limits { filters: 3, subscribers: 2, topics: 4, retained_bytes: 100 };
+const LIMITS: Limits = Limits { subscribers: 2, retained: 4, retained_bytes: 4000 };
 
-fn message<'a>(topic: &'a str, payload: &'a [u8]) -> Message<'a> {
-    Message { origin: 7, topic, payload, qos: 1, retain: false, properties: None }
+fn local(filters: &[&str]) -> Arc<Local> {
+    Local::new(filters.iter().map(|filter| (*filter).to_owned()), LIMITS)
 }
 
-async fn next(link: &mut (Link, Deliveries)) -> Delivery {
-    tokio::time::timeout(Duration::from_secs(5), link.1.next())
-        .await
-        .expect("in time")
-        .expect("a living router")
+fn message<'a>(topic: &'a str, payload: &'a [u8]) -> Message<'a> {
+    Message { origin: 7, topic, payload, qos: 1, retain: false, properties: Properties::default() }
+}
+
+fn retained<'a>(topic: &'a str, payload: &'a [u8]) -> Message<'a> {
+    Message { retain: true, ..message(topic, payload) }
+}
+
+/// The payloads there are.
+fn taken(link: &mut Link) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| link.take()).map(|delivery| delivery.kept.payload.to_vec()).collect()
+}
+
+fn topics_of(local: &Local, filter: &str) -> Vec<String> {
+    let (mut topics, mut after) = (Vec::new(), Some(Box::<str>::default()));
+    while let Some(from) = after {
+        let page = local.retained_page(filter, &from);
+        topics.extend(page.messages.iter().map(|delivery| delivery.kept.topic.to_string()));
+        after = page.next;
+    }
+    topics
 }
 
 #[tokio::test]
 async fn a_subscriber_gets_what_was_published_as_it_was_published() {
-    let local = Local::start(LIMITS).unwrap();
+    let local = local(&["#"]);
     let mut link = local.open().unwrap();
-    link.0.subscribe("a/+", 1).unwrap();
-    local.publish(&message("a/b", b"hello")).unwrap();
-    local.publish(&Message { qos: 0, ..message("a/c", b"") }).unwrap();
-    let first = next(&mut link).await;
-    assert_eq!(
-        (&first.publish.topic[..], &first.publish.payload[..]),
-        (b"a/b".as_slice(), b"hello".as_slice())
-    );
-    assert_eq!((first.qos_published, first.origin, first.packet_id), (1, 7, Some(1)));
-    let second = next(&mut link).await;
-    assert_eq!((second.publish.payload.len(), second.qos_published, second.packet_id), (0, 0, Some(2)));
+    link.subscribe("a/+").unwrap();
+    let properties = Properties { raw: b"\x01\x01", expiry: None };
+    local.publish(&Message { properties, ..message("a/b", b"hello") }).unwrap();
+    local.publish(&message("elsewhere", b"x")).unwrap();
+    local.publish(&Message { qos: 0, ..message("a/\u{e9}", b"") }).unwrap();
+    link.bell().notified().await;
+    let first = link.take().unwrap().kept;
+    assert_eq!((&*first.topic, &*first.payload, first.qos, first.origin), ("a/b", b"hello".as_slice(), 1, 7));
+    assert_eq!(*first.properties(), *properties.raw);
+    let second = link.take().unwrap().kept;
+    assert_eq!((&*second.topic, second.payload.len(), second.qos), ("a/\u{e9}", 0, 0));
+    assert!(link.take().is_none());
 }
 
-#[tokio::test]
-async fn a_retained_message_waits_for_its_subscriber_until_it_is_cleared() {
-    let local = Local::start(LIMITS).unwrap();
-    local.publish(&Message { retain: true, ..message("a/b", b"kept") }).unwrap();
-    // An empty message that is not retained clears nothing.
-    local.publish(&message("a/b", b"")).unwrap();
+#[test]
+fn a_message_that_several_feeds_have_is_taken_once() {
+    let local = local(&["a/#", "a/+", "#"]);
     let mut link = local.open().unwrap();
-    link.0.subscribe("a/#", 0).unwrap();
-    let kept = next(&mut link).await;
-    assert!(kept.from_retained && kept.publish.payload == b"kept".as_slice());
-    local.publish(&Message { retain: true, ..message("a/b", b"") }).unwrap();
-    assert_eq!(next(&mut link).await.publish.payload.len(), 0);
-    let mut other = local.open().unwrap();
-    other.0.subscribe("a/b", 0).unwrap();
-    local.publish(&message("a/b", b"now")).unwrap();
-    assert!(!next(&mut other).await.from_retained);
+    for filter in ["#", "a/+", "a/#"] {
+        link.subscribe(filter).unwrap();
+    }
+    local.publish(&message("a/b", b"1")).unwrap();
+    local.publish(&message("c", b"2")).unwrap();
+    assert_eq!(taken(&mut link), [b"1", b"2"]);
+    // What waits in one while another is opened is not lost to it.
+    link.unsubscribe("a/#");
+    link.unsubscribe("#");
+    local.publish(&message("a/b", b"3")).unwrap();
+    link.subscribe("#").unwrap();
+    assert_eq!(taken(&mut link), [b"3"]);
 }
 
-#[tokio::test]
-async fn events_are_copied_only_while_somebody_may_want_them() {
-    let local = Local::start(LIMITS).unwrap();
+#[test]
+fn who_is_too_slow_misses_the_oldest_and_memory_is_bounded_whatever_is_published() {
+    let local = local(&["#"]);
     let mut link = local.open().unwrap();
-    link.0.subscribe("plant/#", 0).unwrap();
+    link.subscribe("#").unwrap();
+    let property = [0x26_u8; 60_000];
+    let shapes: [(&[u8], &[u8]); 3] = [(&[0; 50_000], b""), (b"", &property), (b"", b"")];
+    for (payload, raw) in shapes {
+        for _ in 0..20_000 {
+            local
+                .publish(&Message { properties: Properties { raw, expiry: None }, ..message("t", payload) })
+                .unwrap();
+        }
+        local.publish(&message("t", b"last")).unwrap();
+        assert!(local.feeds[0].bytes() <= FEED_BYTES_MAX + 70_000, "{}", local.feeds[0].bytes());
+        let taken = taken(&mut link);
+        assert!(taken.len() > 10, "{}", taken.len());
+        assert_eq!(taken.last().unwrap(), b"last");
+    }
+}
+
+#[test]
+fn nothing_is_kept_for_who_has_left() {
+    let local = local(&["#"]);
+    let mut link = local.open().unwrap();
+    link.subscribe("#").unwrap();
+    local.publish(&message("t", b"x")).unwrap();
+    drop(link);
+    assert_eq!(local.feeds[0].bytes(), 0);
+    local.publish(&message("t", b"x")).unwrap();
+    assert_eq!((local.feeds[0].bytes(), local.subscriptions.load(Ordering::Relaxed)), (0, 0));
+    let mut link = local.open().unwrap();
+    link.subscribe("#").unwrap();
+    assert!(link.take().is_none());
+}
+
+#[test]
+fn events_are_copied_only_while_somebody_may_want_them() {
+    let local = local(&["#", "plant/#"]);
+    let mut link = local.open().unwrap();
+    link.subscribe("plant/#").unwrap();
     assert!(!local.wants_events());
-    link.0.subscribe("weir/1/dev-1/#", 0).unwrap();
+    link.subscribe("weir/1/dev-1/#").unwrap();
     assert!(local.wants_events());
-    link.0.unsubscribe("weir/1/dev-1/#");
+    link.unsubscribe("weir/1/dev-1/#");
     assert!(!local.wants_events());
-    link.0.subscribe("#", 0).unwrap();
+    link.subscribe("#").unwrap();
     drop(link);
     assert!(!local.wants_events());
 }
 
-#[tokio::test]
-async fn every_limit_is_kept() {
-    let local = Local::start(LIMITS).unwrap();
+#[test]
+fn subscribers_have_a_limit_and_leave_their_place_to_others() {
+    let local = local(&["a/#"]);
     let (mut one, two) = (local.open().unwrap(), local.open().unwrap());
     assert_eq!(local.open().err(), Some(Reason::QuotaExceeded));
     drop(two);
     local.open().expect("there is room again");
-    for filter in ["a/1", "a/2", "#"] {
-        one.0.subscribe(filter, 0).unwrap();
+    // However many filters it thinks of, there is one queue.
+    for index in 0..1000 {
+        one.subscribe(&format!("a/{index}")).unwrap();
+        one.unsubscribe(&format!("a/{index}"));
     }
-    one.0.unsubscribe("a/1");
-    assert_eq!(one.0.subscribe("a/4", 0).err(), Some(Reason::QuotaExceeded));
-    one.0.subscribe("a/1", 0).expect("the router has it already");
-    for topic in ["t/1", "t/2", "t/3", "t/4", "t/1"] {
-        local.publish(&message(topic, b"x")).unwrap();
-    }
-    assert_eq!(local.publish(&message("t/5", b"x")).err(), Some(Reason::QuotaExceeded));
-    let retained = |payload| local.publish(&Message { retain: true, ..message("t/1", payload) });
-    retained(&[1; 100]).unwrap();
-    retained(&[2; 90]).unwrap();
-    assert_eq!(retained(&[3; 101]).err(), Some(Reason::QuotaExceeded));
+    assert_eq!(one.subscribe("b").err(), Some(Reason::NotAuthorized));
+    assert_eq!((local.feeds.len(), one.places.len()), (1, 0));
 }
 
-/// The router's thread hears nothing here, as when the router is slow.
 #[test]
-fn who_subscribes_without_end_fills_no_memory() {
-    let (commands, _never_read) = mpsc::channel();
-    let local = Arc::new(Local {
-        commands,
-        waiting_bytes: Arc::default(),
-        filters_on_events: AtomicUsize::new(0),
-        limits: LIMITS,
-        books: Arc::default(),
-    });
-    let (mut link, _deliveries) = local.open().unwrap();
-    let refused = (0..1_000_000).find(|_| {
-        let refused = link.subscribe("a/b", 1).is_err();
-        link.unsubscribe("a/b");
-        refused
-    });
-    let most = WAITING_BYTES_MAX / (2 * size_of::<Command>());
-    assert!(refused.is_some_and(|times| times < most), "{refused:?}");
-    assert!(local.publish(&message("a/b", &[0; 1000])).is_ok(), "nobody subscribes, so nothing waits");
+fn a_retained_message_waits_until_it_is_cleared_and_has_limits() {
+    let local = local(&[]);
+    for topic in ["t/1", "t/2", "t/3", "u"] {
+        local.publish(&retained(topic, b"x")).unwrap();
+    }
+    // An empty message that is not retained clears nothing.
+    local.publish(&message("u", b"")).unwrap();
+    assert_eq!(topics_of(&local, "#"), ["t/1", "t/2", "t/3", "u"]);
+    assert_eq!(local.publish(&retained("v", b"x")).err(), Some(Reason::QuotaExceeded), "the number");
+    local.publish(&retained("u", b"")).unwrap();
+    local.publish(&retained("v", b"x")).unwrap();
+    assert_eq!(topics_of(&local, "t/+"), ["t/1", "t/2", "t/3"]);
+    assert_eq!(local.publish(&retained("v", &[0; 4000])).err(), Some(Reason::QuotaExceeded), "the bytes");
+    let properties = Properties { raw: &[0; 4000], expiry: None };
+    let beside = Message { properties, ..retained("v", b"x") };
+    assert_eq!(local.publish(&beside).err(), Some(Reason::QuotaExceeded), "what is beside the payload");
+    local.publish(&retained("v", &[1; 1000])).unwrap();
+    local.publish(&retained("v", &[2; 1200])).expect("it takes the place of the other");
 }
 
-#[tokio::test]
-async fn many_subscribers_come_and_go_while_messages_flow() {
-    let local = Local::start(Limits { subscribers: 8, ..LIMITS }).unwrap();
-    for round in 0..200_u32 {
-        let mut link = local.open().unwrap();
-        link.0.subscribe("a/b", 1).unwrap();
-        for _ in 0..300 {
-            local.publish(&message("a/b", &round.to_be_bytes())).unwrap();
-        }
-        // Leaves with messages on the way, sometimes before its link is there.
-        if round % 2 == 0 {
-            next(&mut link).await;
-        }
+#[test]
+fn what_has_expired_gives_way_and_is_not_sent() {
+    let local = local(&[]);
+    let properties = Properties { raw: &[2, 0, 0, 0, 0], expiry: Some((1, 0)) };
+    for topic in ["a", "b", "c", "d"] {
+        local.publish(&Message { properties, ..retained(topic, b"x") }).unwrap();
     }
-    let mut link = local.open().unwrap();
-    link.0.subscribe("a/b", 1).unwrap();
-    local.publish(&message("a/b", b"end")).unwrap();
-    while next(&mut link).await.publish.payload != b"end".as_slice() {}
+    assert!(topics_of(&local, "#").is_empty());
+    local.publish(&retained("e", b"x")).expect("there is room");
+    assert_eq!(topics_of(&local, "#"), ["e"]);
 }
 
-#[tokio::test]
-async fn when_the_router_dies_subscribers_are_told_and_the_next_one_is_served() {
-    let local = Local::start(LIMITS).unwrap();
-    let mut link = local.open().unwrap();
-    link.0.subscribe("a/b", 1).unwrap();
-    local.publish(&message("a/b", b"1")).unwrap();
-    next(&mut link).await;
-    // What `is_routable` keeps out.
-    let publish = Publish::new("é/x".as_bytes(), b"".as_slice(), false);
-    local.command(Command::Publish { publish, properties: None, bytes: 0 });
-    assert_eq!(
-        tokio::time::timeout(Duration::from_secs(5), link.1.next()).await.expect("in time").err(),
-        Some(Lost)
-    );
-    drop(link);
-    // The thread finds out when it speaks to it, at the latest with the second message.
-    let mut served = None;
-    for _ in 0..50 {
-        let mut link = local.open().unwrap();
-        link.0.subscribe("a/b", 1).unwrap();
-        local.publish(&message("a/b", b"2")).unwrap();
-        if let Ok(Ok(delivery)) = tokio::time::timeout(Duration::from_secs(1), link.1.next()).await {
-            served = Some(delivery);
-            break;
+proptest! {
+    /// Page by page there comes what a simple search finds.
+    #[test]
+    fn pages_hold_everything_that_matches(
+        topics in prop::collection::btree_set(prop::sample::select(vec!["a", "a/b", "a/b/c", "ab", "b", "b/c", "c/a", "a/c"]), 0..8),
+        filler in 0..40_u32,
+        filter in prop::sample::select(vec!["#", "a/#", "a/+", "+/c", "a", "a/b", "+", "b/#", "x/+"]),
+        _seed in any::<u8>(),
+    ) {
+        let limits = Limits { retained: 1000, retained_bytes: 1 << 20, ..LIMITS };
+        let local = Local::new([], limits);
+        let mut all: BTreeSet<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        all.extend((0..filler).map(|index| format!("x/{index}")));
+        for topic in &all {
+            local.publish(&retained(topic, b"x")).unwrap();
         }
+        let expected: Vec<String> = all.into_iter().filter(|topic| topics::matches(filter, topic)).collect();
+        assert_eq!(topics_of(&local, filter), expected);
     }
-    assert_eq!(served.expect("a new router").publish.payload, b"2".as_slice());
 }

@@ -1,6 +1,6 @@
 //! The session as a subscriber: what it asked for, what it is sent, what it has acknowledged.
 
-use rumqttd::protocol::{Filter, Publish, RetainForwardRule};
+use rumqttd::protocol::{Filter, RetainForwardRule};
 use weir_contract::time;
 use weir_contract::topic::{self, Topic};
 
@@ -10,70 +10,99 @@ use crate::mqtt::local::Delivery;
 use crate::mqtt::reason::Reason;
 use crate::mqtt::{answer, codec, topics};
 
-/// Messages for a subscriber that the router has on the way at a time.
-const ROUTER_INFLIGHT_MAX: u16 = 100;
+/// Messages on the way to a subscriber at a time.
+const INFLIGHT_MAX: u16 = 100;
 /// A subscriber that has this much to read gets no more until it has read.
 pub(in crate::mqtt) const OUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Packet identifiers of commands; the router's are 1 to [`ROUTER_INFLIGHT_MAX`].
+/// Packet identifiers of commands; those of messages are smaller.
 const COMMAND_PACKET_IDS: u16 = 0x8000;
 
 #[derive(Debug)]
 pub(super) struct Subscription {
     filter: Box<str>,
     qos: u8,
+    /// What others publish is wanted, too, not only what the gateway itself tells the device.
     routed: bool,
     no_local: bool,
     retain_as_published: bool,
-    no_retained: bool,
-}
-
-/// A message the router waits to have acknowledged.
-#[derive(Debug)]
-pub(super) struct Sent {
-    packet_id: u16,
-    acknowledged: bool,
+    /// Retained messages on topics after this one have yet to be sent.
+    retained_after: Option<Box<str>>,
 }
 
 impl<T: Copy + Ord> Session<T> {
-    /// Whether another message from the router can be written.
+    /// Whether another message can be written.
     pub fn can_deliver(&self) -> bool {
-        self.unacknowledged < self.abilities.receive_max.min(ROUTER_INFLIGHT_MAX)
-            && self.out.len() < OUT_BYTES_MAX
+        self.unacknowledged < self.abilities.receive_max.min(INFLIGHT_MAX) && self.out.len() < OUT_BYTES_MAX
     }
 
-    /// Writes a message from the router, unless the subscription's options or the client's limits are against it.
-    pub fn deliver(&mut self, delivery: Delivery, outside: &mut impl Outside<Ticket = T>) {
-        let Delivery { mut publish, properties, packet_id, .. } = delivery;
-        let topic = publish.topic.clone();
-        let topic = std::str::from_utf8(&topic).unwrap_or_default();
-        let own = delivery.origin == self.number;
-        let (mut wanted, mut retain) = (false, delivery.from_retained);
+    /// Writes a message, unless the subscriptions' options or the client's limits are against it.
+    pub fn deliver(&mut self, delivery: &Delivery) {
+        let Delivery { kept, from_retained } = delivery;
+        let own = kept.origin == self.number;
+        let (mut granted, mut retain) = (None, *from_retained);
         for subscription in
-            self.subscriptions.iter().filter(|one| one.routed && topics::matches(&one.filter, topic))
+            self.subscriptions.iter().filter(|one| one.routed && topics::matches(&one.filter, &kept.topic))
         {
-            wanted |= !(own && subscription.no_local || delivery.from_retained && subscription.no_retained);
-            retain |= delivery.retain_published && subscription.retain_as_published;
+            if !(own && subscription.no_local) {
+                granted = granted.max(Some(subscription.qos));
+            }
+            retain |= kept.retain && subscription.retain_as_published;
         }
-        let qos = if packet_id.is_some() { delivery.qos_published } else { 0 };
+        let Some(granted) = granted else { return };
+        let packet_id = (kept.qos.min(granted) > 0).then(|| self.next_packet_id());
         let before = self.out.len();
-        if wanted {
-            publish.retain = retain;
-            if qos == 0 {
-                publish = Publish::new(publish.topic, publish.payload, retain);
-            }
-            let written = codec::write_publish(&mut self.out, self.abilities.version, publish, properties);
-            // MQTT 5, 3.1.2.11.4: what is too long for the client is dropped as if it had been sent.
-            if written.is_err() || self.out.len() - before > self.abilities.packet_bytes_max {
-                self.out.truncate(before);
+        let publish = answer::Publish {
+            topic: &kept.topic,
+            packet_id,
+            retain,
+            properties: &kept.properties(),
+            payload: &kept.payload,
+        };
+        answer::publish(&mut self.out, self.abilities.version, &publish);
+        // MQTT 5, 3.1.2.11.4: what is too long for the client is dropped as if it had been sent.
+        if self.out.len() - before > self.abilities.packet_bytes_max {
+            self.out.truncate(before);
+        } else if let Some(packet_id) = packet_id {
+            self.sent.push(packet_id);
+            self.unacknowledged += 1;
+        }
+    }
+
+    /// One that is not on the way; there are far more of them than may be.
+    fn next_packet_id(&mut self) -> u16 {
+        loop {
+            self.packet_ids = self.packet_ids % (COMMAND_PACKET_IDS - 1) + 1;
+            if !self.sent.contains(&self.packet_ids) {
+                return self.packet_ids;
             }
         }
-        if let Some(packet_id) = packet_id {
-            let on_the_way = qos == 1 && self.out.len() > before;
-            self.unacknowledged += u16::from(on_the_way);
-            self.deliveries.push_back(Sent { packet_id, acknowledged: !on_the_way });
-            self.settle(outside);
+    }
+
+    /// Whether there may be retained messages that have yet to be sent.
+    pub fn owes_retained(&self) -> bool {
+        self.subscriptions.iter().any(|one| one.retained_after.is_some())
+    }
+
+    /// Writes some of them; call it again as long as any are owed and can be delivered.
+    pub fn deliver_retained(&mut self, outside: &impl Outside<Ticket = T>) {
+        let Some(index) = self.subscriptions.iter().position(|one| one.retained_after.is_some()) else {
+            return;
+        };
+        let subscription = &mut self.subscriptions[index];
+        let mut after = subscription.retained_after.take().unwrap_or_default();
+        let page = outside.retained(&subscription.filter, &after);
+        let mut next = page.next;
+        for delivery in page.messages {
+            if !self.can_deliver() {
+                // From here on again, when it has read.
+                next = Some(after);
+                break;
+            }
+            self.deliver(&delivery);
+            after.clone_from(&delivery.kept.topic);
         }
+        self.subscriptions[index].retained_after = next;
     }
 
     /// Whether a command can be written: one at a time, so that it cannot overtake another.
@@ -88,7 +117,8 @@ impl<T: Copy + Ord> Session<T> {
         let Some(qos) = own.map(|one| one.qos).max() else { return };
         let before = self.out.len();
         let packet_id = (qos > 0).then_some(COMMAND_PACKET_IDS | self.commands);
-        answer::publish(&mut self.out, self.abilities.version, &topic, packet_id, payload);
+        let publish = answer::Publish { topic: &topic, packet_id, retain: false, properties: &[], payload };
+        answer::publish(&mut self.out, self.abilities.version, &publish);
         if self.out.len() - before > self.abilities.packet_bytes_max {
             // MQTT 5, 3.1.2.11.4. The command expires, and that is told.
             self.out.truncate(before);
@@ -131,7 +161,10 @@ impl<T: Copy + Ord> Session<T> {
             let mut payload = [0; time::Time::LEN_MAX];
             let written = time::Time { unix_ms: outside.unix_ms() }.write(&mut payload);
             let len = written.expect("the buffer has the greatest length");
-            answer::publish(&mut self.out, self.abilities.version, own, None, &payload[..len]);
+            let payload = &payload[..len];
+            let publish =
+                answer::Publish { topic: own, packet_id: None, retain: false, properties: &[], payload };
+            answer::publish(&mut self.out, self.abilities.version, &publish);
         }
         if let (true, Some(device)) = (wants_commands, &self.client.device) {
             outside.listen(device);
@@ -149,37 +182,38 @@ impl<T: Copy + Ord> Session<T> {
         if path.starts_with("$share/") {
             return Err(Reason::SharedSubscriptionsNotSupported);
         }
-        if !topics::is_filter(path) || !topics::is_routable(path) || path.len() > self.limits.topic_bytes {
+        if !topics::is_filter(path) || !topics::is_served(path) || path.len() > self.limits.topic_bytes {
             return Err(Reason::TopicFilterInvalid);
         }
-        if !self.client.may_subscribe(path) {
+        // Time and commands are written straight to the device; no queue has them.
+        let direct = matches!(Topic::parse(path), Some(Topic::Time(of) | Topic::Commands(of)) if Some(of) == self.client.device);
+        let routed = !direct && self.client.may_subscribe(path);
+        if !routed && !self.client.is_own(path) {
             return Err(Reason::NotAuthorized);
         }
+        let before = self.subscriptions.iter().position(|before| *before.filter == *path);
+        let wants_retained = match filter.retain_forward_rule {
+            RetainForwardRule::OnEverySubscribe => true,
+            RetainForwardRule::OnNewSubscribe => before.is_none(),
+            RetainForwardRule::Never => false,
+        };
         let wanted = Subscription {
             filter: path.into(),
             qos: (filter.qos as u8).min(1),
-            // Time and commands are written straight to the device; no router has to know it.
-            routed: !matches!(Topic::parse(path), Some(Topic::Time(of) | Topic::Commands(of)) if Some(of) == self.client.device),
+            routed,
             no_local: filter.nolocal,
             retain_as_published: filter.preserve_retain,
-            no_retained: filter.retain_forward_rule == RetainForwardRule::Never,
+            retained_after: (routed && wants_retained).then(Box::default),
         };
         let qos = wanted.qos;
-        match self.subscriptions.iter_mut().find(|before| *before.filter == *path) {
-            Some(before) => {
-                // The router keeps the QoS of the first time.
-                if before.routed && before.qos != wanted.qos {
-                    outside.unsubscribe(path);
-                    outside.subscribe(path, qos)?;
-                }
-                *before = wanted;
-            }
+        match before {
+            Some(before) => self.subscriptions[before] = wanted,
             None => {
                 if self.subscriptions.len() >= self.limits.filters {
                     return Err(Reason::QuotaExceeded);
                 }
-                if wanted.routed {
-                    outside.subscribe(path, qos)?;
+                if routed {
+                    outside.subscribe(path)?;
                 }
                 self.subscriptions.push(wanted);
             }
@@ -203,25 +237,13 @@ impl<T: Copy + Ord> Session<T> {
     }
 
     /// The client has a message. What it acknowledges that was not sent changes nothing.
-    pub(super) fn received(&mut self, packet_id: u16, outside: &mut impl Outside<Ticket = T>) {
+    pub(super) fn received(&mut self, packet_id: u16) {
         if self.command == Some(packet_id) {
             self.command = None;
             self.unacknowledged -= 1;
-            return;
-        }
-        let sent = self.deliveries.iter_mut().find(|sent| sent.packet_id == packet_id && !sent.acknowledged);
-        if let Some(sent) = sent {
-            sent.acknowledged = true;
+        } else if let Some(index) = self.sent.iter().position(|sent| *sent == packet_id) {
+            self.sent.swap_remove(index);
             self.unacknowledged -= 1;
-            self.settle(outside);
-        }
-    }
-
-    /// Tells the router what has been acknowledged, in its order and no further than there is no hole.
-    fn settle(&mut self, outside: &mut impl Outside<Ticket = T>) {
-        while let Some(Sent { packet_id, acknowledged: true }) = self.deliveries.front() {
-            outside.acknowledge(*packet_id);
-            self.deliveries.pop_front();
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use proptest::prelude::{any, prop, proptest};
 use rumqttd::protocol::v5::V5;
-use rumqttd::protocol::{Packet, Protocol, PubAckReason, Publish};
+use rumqttd::protocol::{Packet, Protocol, PubAckReason};
 use weir_contract::time;
 use weir_contract::uplink::{self, Event, Header};
 
 use super::*;
-use crate::mqtt::local::Delivery;
+use crate::mqtt::local::{Delivery, Limits as LocalLimits, Local};
 use crate::mqtt::topics::Rights;
 
 /// Takes `room` more uplinks, and remembers everything.
@@ -17,11 +17,12 @@ struct Recorder {
     ticket: u64,
     taken: Vec<(String, Vec<u8>)>,
     published: Vec<(String, Vec<u8>, u8, bool)>,
-    subscribed: Vec<(String, u8)>,
-    acknowledged: Vec<u16>,
+    subscribed: Vec<String>,
     refused: Vec<(String, Reason)>,
     wants_events: bool,
     listening: Vec<Option<Id>>,
+    /// Topics with a retained message.
+    retained: Vec<String>,
 }
 
 impl Outside for Recorder {
@@ -43,21 +44,26 @@ impl Outside for Recorder {
         self.published.push((message.topic.into(), message.payload.into(), message.qos, message.retain));
         Ok(())
     }
-    fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Reason> {
-        self.subscribed.push((filter.into(), qos));
+    fn subscribe(&mut self, filter: &str) -> Result<(), Reason> {
+        self.subscribed.push(filter.into());
         Ok(())
     }
     fn unsubscribe(&mut self, filter: &str) {
-        self.subscribed.retain(|(subscribed, _)| subscribed != filter);
+        self.subscribed.retain(|subscribed| subscribed != filter);
+    }
+    fn retained(&self, filter: &str, after: &str) -> Page {
+        let limits = LocalLimits { subscribers: 1, retained: 1000, retained_bytes: 1 << 20 };
+        let local = Local::new([], limits);
+        for topic in &self.retained {
+            local.publish(&Message { retain: true, ..message(topic, b"kept") }).unwrap();
+        }
+        local.retained_page(filter, after)
     }
     fn listen(&mut self, device: &Id) {
         self.listening.push(Some(*device));
     }
     fn stop_listening(&mut self) {
         self.listening.push(None);
-    }
-    fn acknowledge(&mut self, packet_id: u16) {
-        self.acknowledged.push(packet_id);
     }
     fn refused(&mut self, _: &Client, topic: &str, reason: Reason, _: &str, _: &[u8]) {
         self.refused.push((topic.into(), reason));
@@ -89,7 +95,7 @@ fn session(version: Version) -> Session<u64> {
 }
 
 fn local_rights() -> Rights {
-    Rights { publish: vec!["plant/#".into(), "é/#".into()], subscribe: vec!["plant/#".into()] }
+    Rights { publish: vec!["plant/#".into(), "$x/#".into()], subscribe: vec!["plant/#".into()] }
 }
 
 fn uplink_payload(seq: u32) -> Vec<u8> {
@@ -259,7 +265,7 @@ fn other_topics_go_to_local_subscribers() {
     let (mut session, mut outside) = (session_with(Version::V4, local_rights()), recorder());
     let bytes = [
         publish(Version::V4, 1, 1, "plant/pump", b"on"),
-        publish(Version::V4, 1, 2, "é/x", b""),
+        publish(Version::V4, 1, 2, "$x/y", b""),
         publish(Version::V4, 0, 0, "plant/pump", &[0; 100]),
     ]
     .concat();
@@ -292,11 +298,7 @@ fn a_device_that_subscribes_to_time_is_told_the_time_after_the_suback() {
         };
         assert_eq!(publish.topic, "weir/1/dev-1/time".as_bytes());
         assert_eq!(time::Time::read(&publish.payload).unwrap().unix_ms, 1_700_000_000_000);
-        assert_eq!(
-            outside.subscribed.len(),
-            usize::from(filter.ends_with('#')),
-            "its own topics need no router"
-        );
+        assert!(outside.subscribed.is_empty(), "its own topics need no queue");
     }
 }
 
@@ -325,70 +327,129 @@ fn subscriptions_are_granted_by_rights_and_limits() {
     assert_eq!(outside.subscribed.len(), 2);
 }
 
-fn delivery(packet_id: Option<u16>, topic: &str) -> Delivery {
-    let mut bytes = vec![if packet_id.is_some() { 0x32 } else { 0x30 }];
-    bytes.extend_from_slice(&packet_id.unwrap_or(0).to_be_bytes());
-    bytes.extend_from_slice(&u16::try_from(topic.len()).unwrap().to_be_bytes());
-    bytes.extend_from_slice(topic.as_bytes());
-    bytes.extend_from_slice(b"payload");
-    Delivery {
-        publish: Publish::deserialize(bytes.into()),
-        properties: None,
-        packet_id,
-        qos_published: 1,
-        retain_published: false,
-        from_retained: false,
-        origin: 1,
+fn message<'a>(topic: &'a str, payload: &'a [u8]) -> Message<'a> {
+    Message { origin: 1, topic, payload, qos: 1, retain: false, properties: frame::Properties::default() }
+}
+
+fn delivery(message: &Message<'_>) -> Delivery {
+    let limits = LocalLimits { subscribers: 1, retained: 0, retained_bytes: 0 };
+    let local = Local::new(["#".to_owned()], limits);
+    let mut link = local.open().unwrap();
+    link.subscribe("#").unwrap();
+    local.publish(message).unwrap();
+    link.take().unwrap()
+}
+
+/// The packet identifiers of the QoS 1 messages in `out`.
+fn packet_ids(out: &[u8]) -> Vec<u16> {
+    let (mut at, mut ids) = (0, Vec::new());
+    while let Ok(Some(frame)) = frame::next(&out[at..], 1000) {
+        // Of either version: what comes before the identifier is the same.
+        let publish = frame::publish(Version::V4, &frame).unwrap();
+        ids.extend((publish.qos > 0).then_some(publish.packet_id));
+        at += frame.whole.len();
     }
+    ids
 }
 
 #[test]
-fn the_router_hears_of_acknowledgements_in_its_own_order() {
+fn a_message_is_on_the_way_until_it_is_acknowledged() {
     let (mut session, mut outside) = (session_with(Version::V4, local_rights()), recorder());
     receive(&mut session, &subscribe(Version::V4, "plant/#", 1), &mut outside);
-    for packet_id in 1..=3 {
-        session.deliver(delivery(Some(packet_id), "plant/a"), &mut outside);
+    session.out.clear();
+    let on_the_way = delivery(&message("plant/a", b"payload"));
+    for _ in 0..4 {
+        session.deliver(&on_the_way);
     }
-    // Published with QoS 0: the client is not asked, the router is told.
-    session.deliver(Delivery { qos_published: 0, ..delivery(Some(4), "plant/a") }, &mut outside);
-    receive(&mut session, &packet(0x40, &[0, 2]), &mut outside);
-    receive(&mut session, &packet(0x40, &[0, 77]), &mut outside);
-    assert!(outside.acknowledged.is_empty());
-    receive(&mut session, &packet(0x40, &[0, 1]), &mut outside);
-    receive(&mut session, &packet(0x40, &[0, 1]), &mut outside);
-    assert_eq!(outside.acknowledged, [1, 2]);
-    receive(&mut session, &packet(0x40, &[0, 3]), &mut outside);
-    assert_eq!(outside.acknowledged, [1, 2, 3, 4]);
+    // Published with QoS 0: nobody is asked.
+    session.deliver(&delivery(&Message { qos: 0, ..message("plant/a", b"payload") }));
+    assert_eq!(packet_ids(&std::mem::take(&mut session.out)), [1, 2, 3, 4]);
+    session.deliver(&on_the_way);
+    assert!(!session.can_deliver(), "its receive maximum");
+    // Of nothing, twice, and out of order.
+    for (packet_id, can) in [(77, false), (2, true), (2, true)] {
+        receive(&mut session, &packet(0x40, &[0, packet_id]), &mut outside);
+        assert_eq!(session.can_deliver(), can, "{packet_id}");
+    }
+    session.out.clear();
+    session.packet_ids = 0x7fff;
+    session.deliver(&on_the_way);
+    assert_eq!(packet_ids(&session.out), [2], "what is on the way has its identifier to itself");
 }
 
 #[test]
 fn a_subscriber_that_never_acknowledges_gets_no_more_than_it_takes() {
     let (mut session, mut outside) = (session_with(Version::V5, local_rights()), recorder());
     receive(&mut session, &subscribe(Version::V5, "plant/#", 1), &mut outside);
-    let mut packet_id = 0;
-    while session.can_deliver() {
-        packet_id += 1;
-        session.deliver(delivery(Some(packet_id), "plant/a"), &mut outside);
-    }
-    assert_eq!(packet_id, 5, "its receive maximum");
+    let delivery = delivery(&message("plant/a", b"payload"));
+    let delivered = (1..).find(|_| {
+        session.deliver(&delivery);
+        !session.can_deliver()
+    });
+    assert_eq!(delivered, Some(5), "its receive maximum");
 }
 
 #[test]
 fn the_options_of_a_subscription_are_kept() {
     const NO_LOCAL: u8 = 0b0100;
     const RETAIN_AS_PUBLISHED: u8 = 0b1000;
-    const NEVER_RETAINED: u8 = 0b10_0000;
     let (mut session, mut outside) = (session_with(Version::V5, local_rights()), recorder());
-    let options = 1 | NO_LOCAL | RETAIN_AS_PUBLISHED | NEVER_RETAINED;
-    receive(&mut session, &subscribe(Version::V5, "plant/#", options), &mut outside);
+    receive(
+        &mut session,
+        &subscribe(Version::V5, "plant/#", 1 | NO_LOCAL | RETAIN_AS_PUBLISHED),
+        &mut outside,
+    );
     session.out.clear();
-    session.deliver(Delivery { origin: 7, ..delivery(Some(1), "plant/a") }, &mut outside);
-    session.deliver(Delivery { from_retained: true, ..delivery(Some(2), "plant/a") }, &mut outside);
-    session.deliver(delivery(Some(3), "elsewhere"), &mut outside);
+    session.deliver(&delivery(&Message { origin: 7, ..message("plant/a", b"mine") }));
+    session.deliver(&delivery(&message("elsewhere", b"x")));
     assert!(session.out.is_empty());
-    assert_eq!(outside.acknowledged, [1, 2, 3]);
-    session.deliver(Delivery { retain_published: true, ..delivery(Some(4), "plant/a") }, &mut outside);
-    assert_eq!(session.out[0], 0x33);
+    let retained = Delivery { from_retained: false, ..delivery(&message("plant/a", b"x")) };
+    session.deliver(&retained);
+    assert_eq!(session.out[0], 0x32);
+    session.out.clear();
+    // Each message comes with the greatest QoS that was granted, and no greater than its own.
+    receive(&mut session, &subscribe(Version::V5, "plant/a", 0), &mut outside);
+    session.out.clear();
+    session.deliver(&delivery(&message("plant/a", b"x")));
+    assert_eq!(session.out[0], 0x32);
+}
+
+/// Writes all that is owed, the client acknowledging as it reads; returns how many there were.
+fn retained_come(session: &mut Session<u64>, outside: &mut Recorder) -> usize {
+    session.out.clear();
+    let mut came = 0;
+    while session.owes_retained() {
+        session.deliver_retained(outside);
+        let ids = packet_ids(&std::mem::take(&mut session.out));
+        came += ids.len();
+        for packet_id in ids {
+            session.received(packet_id);
+        }
+    }
+    came
+}
+
+#[test]
+fn retained_messages_come_with_every_subscription_that_wants_them() {
+    const ON_NEW: u8 = 0b01_0000;
+    const NEVER: u8 = 0b10_0000;
+    let mut outside = recorder();
+    outside.retained = (0..200).map(|index| format!("plant/{index}")).collect();
+    for version in [Version::V4, Version::V5] {
+        let mut session = session_with(version, local_rights());
+        for _ in 0..2 {
+            receive(&mut session, &subscribe(version, "plant/#", 1), &mut outside);
+            assert_eq!(retained_come(&mut session, &mut outside), 200, "again with every SUBSCRIBE");
+        }
+    }
+    let mut session = session_with(Version::V5, local_rights());
+    for (options, come) in [(ON_NEW, 200), (ON_NEW, 0), (NEVER, 0), (0, 200)] {
+        receive(&mut session, &subscribe(Version::V5, "plant/#", 1 | options), &mut outside);
+        assert_eq!(retained_come(&mut session, &mut outside), come, "{options:#b}");
+    }
+    receive(&mut session, &packet(0xa2, b"\0\x05\0\0\x07plant/#"), &mut outside);
+    receive(&mut session, &subscribe(Version::V5, "plant/#", 1 | NEVER), &mut outside);
+    assert_eq!(retained_come(&mut session, &mut outside), 0);
 }
 
 #[test]
@@ -396,11 +457,8 @@ fn what_is_too_long_for_a_client_is_not_sent() {
     let (mut session, mut outside) = (session_with(Version::V5, local_rights()), recorder());
     receive(&mut session, &subscribe(Version::V5, "plant/#", 1), &mut outside);
     session.out.clear();
-    let mut long = delivery(Some(1), "plant/a");
-    long.publish.payload = vec![0; 600].into();
-    session.deliver(long, &mut outside);
-    assert!(session.out.is_empty());
-    assert_eq!(outside.acknowledged, [1]);
+    session.deliver(&delivery(&message("plant/a", &[0; 600])));
+    assert!(session.out.is_empty() && session.sent.is_empty());
 }
 
 #[test]
@@ -536,14 +594,14 @@ fn commands_go_to_the_device_that_asked_for_them_one_at_a_time() {
         let (mut session, mut outside) = (session(version), recorder());
         receive(&mut session, &subscribe(version, "weir/1/dev-1/commands", 1), &mut outside);
         assert_eq!(outside.listening, ["dev-1".parse().ok()]);
-        assert!(outside.subscribed.is_empty(), "no router has to know it");
+        assert!(outside.subscribed.is_empty(), "no queue has to be read");
         session.out.clear();
         session.command(b"do it");
         let sent = publish(version, 1, 0x8000, "weir/1/dev-1/commands", b"do it");
         assert_eq!(session.out, sent);
         assert!(!session.can_command(), "it is not acknowledged");
         receive(&mut session, &packet(0x40, &0x8000_u16.to_be_bytes()), &mut outside);
-        assert!(session.can_command() && outside.acknowledged.is_empty(), "the router has not sent it");
+        assert!(session.can_command());
         let mut filter = vec![0, 9];
         if version == Version::V5 {
             filter.push(0);

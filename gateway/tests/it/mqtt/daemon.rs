@@ -65,6 +65,11 @@ impl Daemon {
         self.status_bytes("VmRSS:")
     }
 
+    /// The most it has had in memory.
+    pub fn resident_bytes_peak(&self) -> usize {
+        self.status_bytes("VmHWM:")
+    }
+
     fn status_bytes(&self, key: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("Linux says it");

@@ -46,7 +46,7 @@ async fn a_slow_subscriber_that_leaves() {
             publisher.send(&publish("plant/a", 1, number, &[0; 1000])).await;
             publisher.expect(&puback(number)).await;
         }
-        // It never read; the router waits for it.
+        // It never read.
         slow.stream.set_zero_linger().expect("an option of every TCP socket");
         drop(slow);
         for number in 1..=100_u16 {
@@ -65,12 +65,13 @@ async fn a_topic_that_does_not_begin_with_ascii() {
     app.expect(&suback(0)).await;
     app.send(&publish("é/x", 1, 1, b"x")).await;
     app.expect(&puback(1)).await;
+    assert_eq!(app.message().await, ("é/x".to_owned(), b"x".to_vec()));
     app.send(&subscribe("é/#", 0)).await;
-    app.expect(&suback(0x80)).await;
+    app.expect(&suback(0)).await;
     // `#` is not for what begins with `$`.
     app.send(&publish("$SYS/x", 1, 2, b"x")).await;
     app.closed().await;
-    assert_eq!(gateway.listeners.refusals().all().len(), 3);
+    assert_eq!(gateway.listeners.refusals().all().len(), 1);
     delivers(&gateway).await;
 }
 
@@ -92,12 +93,13 @@ async fn a_subscriber_that_never_acknowledges_or_not_what_it_was_sent() {
     for packet_id in [777_u16, 65_535, 3, 2, 3] {
         silent.send(&packet(0x40, &packet_id.to_be_bytes())).await;
     }
-    silent.nothing_comes().await;
-    // The first one opens the way for three.
-    silent.send(&packet(0x40, &[0, 1])).await;
-    for _ in 0..3 {
+    // They open the way for two, and what is acknowledged again for none.
+    for _ in 0..2 {
         silent.packet().await;
     }
+    silent.nothing_comes().await;
+    silent.send(&packet(0x40, &[0, 1])).await;
+    silent.packet().await;
     silent.nothing_comes().await;
     drop(silent);
     delivers(&gateway).await;
