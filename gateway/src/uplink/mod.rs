@@ -93,13 +93,15 @@ impl Uplink {
         !self.task.is_finished()
     }
 
-    /// Waits until everything below `number` is in the stream, at most `wait_max`; from now on nothing waits for more to share
-    /// its segment. Says whether it is.
+    /// Waits until everything below `number` is in the stream, at most `wait_max`; meanwhile nothing waits for more to share its
+    /// segment. Says whether it is.
     pub async fn drain(&self, number: u64, wait_max: Duration) -> bool {
         self.hurry.send_replace(true);
         let mut status = self.status.clone();
         let delivered = status.wait_for(|status| status.delivered >= number);
-        matches!(timeout(wait_max, delivered).await, Ok(Ok(_)))
+        let delivered = matches!(timeout(wait_max, delivered).await, Ok(Ok(_)));
+        self.hurry.send_replace(false);
+        delivered
     }
 }
 
