@@ -6,16 +6,17 @@
 //!
 //! # Invariants
 //! - [`Custody::stored`] passes a [`Ticket`] only after `fdatasync` has returned for everything offered under it.
-//! - A failed commit is final: nothing is acknowledged any more, by anyone, until the process has been started again and
-//!   has read back what the disk holds. Nothing is ever kept in memory only.
+//! - A failed commit acknowledges nothing. If the disk may become well again (it is full, or does not write now), the same
+//!   uplinks are stored again then, in another epoch; until then nothing more is taken. Any other failure is final until
+//!   the process has been started again and has read back what the disk holds. Nothing is ever kept in memory only.
 //! - Memory is bounded: one batch gathers, one is being stored.
 
 mod batch;
+mod commits;
 mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
@@ -28,10 +29,11 @@ use weir_contract::segment::{ENTRY_OVERHEAD_MAX, entry_len};
 use weir_contract::uplink::UPLINK_LEN_MAX;
 
 use self::batch::{BATCH_BYTES_MAX, Batch};
+use self::commits::Commits;
 use self::runs::Runs;
 use crate::facts;
 use crate::intake::SeqRun;
-use crate::spool::{self, Spool, Writer};
+use crate::spool::{self, Spool};
 
 /// An uplink with the largest payload, as an entry.
 const ENTRY_LEN_MAX: usize = UPLINK_LEN_MAX + ENTRY_OVERHEAD_MAX;
@@ -65,7 +67,7 @@ pub enum Full {
     /// As much as one commit takes has been gathered; there is room after the next one.
     #[error("a whole batch waits for the disk")]
     Batch,
-    /// The spool's budget is used up; there is room when something has been delivered.
+    /// The spool's budget or its disk is used up; there is room when something has been delivered, or the disk has room.
     #[error("the spool is full")]
     Spool,
     /// Nothing is taken any more: a commit has failed, or the gateway is going down.
@@ -340,13 +342,17 @@ impl Shared {
         if !gathering.batch.has_room(len) {
             return Err(Full::Batch);
         }
-        // On disk it takes a little more: keys, heads, and the ends of sled's segments that stay empty.
         let bytes = gathering.storing_bytes + gathering.batch.len() + len;
-        if (bytes + bytes / 4) as u64 > self.spool.room_bytes() {
+        if on_disk(bytes) > self.spool.room_bytes() {
             return Err(Full::Spool);
         }
         Ok(())
     }
+}
+
+/// What so many bytes of entries take on disk, at most: keys, heads, and the ends of sled's segments that stay empty.
+const fn on_disk(bytes: usize) -> u64 {
+    (bytes + bytes / 4) as u64
 }
 
 impl Committer {
@@ -374,114 +380,5 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// The committing thread.
-struct Commits {
-    shared: Arc<Shared>,
-    writer: Writer,
-    delay: Duration,
-}
-
-impl Commits {
-    /// Commits until there is nothing more to come, or one fails.
-    fn run(mut self) {
-        let committed = catch_unwind(AssertUnwindSafe(|| self.commit()));
-        match committed {
-            Ok(Ok(())) => self.writer.close(),
-            Ok(Err(error)) => self.fail(error),
-            Err(_) => {
-                let path = self.shared.spool.folder().to_owned();
-                self.fail(spool::Error::Panicked {
-                    what: "store in",
-                    path,
-                    message: "see standard error".to_owned(),
-                });
-            }
-        }
-    }
-
-    fn commit(&mut self) -> Result<(), spool::Error> {
-        let mut batch = Batch::default();
-        while let Some((ticket, begun)) = self.next_batch(&mut batch) {
-            // Half of the room is free again: the batch that was swapped in is empty.
-            self.shared.spool.room().notify_waiters();
-            let first = self.shared.spool.next_number();
-            let next = self.writer.append(batch.drafts())?;
-            self.stored(ticket);
-            facts::uplinks_taken(next - first, batch.len() as u64);
-            facts::committed(begun.elapsed());
-            batch.clear();
-        }
-        Ok(())
-    }
-
-    /// Waits for uplinks and takes them; `None` when there will be no more.
-    fn next_batch(&self, batch: &mut Batch) -> Option<(u64, Instant)> {
-        let mut gathering = self.shared.gathering();
-        self.answer_pulse(&gathering);
-        while gathering.batch.is_empty() {
-            if gathering.closed {
-                return None;
-            }
-            gathering = self.shared.gathered.wait(gathering).expect("nothing panics while it is held");
-            self.answer_pulse(&gathering);
-        }
-        let deadline = gathering.begun + self.delay;
-        while !gathering.closed && gathering.batch.len() < BATCH_BYTES_DUE {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let waited = self.shared.gathered.wait_timeout(gathering, left);
-            gathering = waited.expect("nothing panics while it is held").0;
-            self.answer_pulse(&gathering);
-        }
-        std::mem::swap(&mut gathering.batch, batch);
-        gathering.storing_bytes = batch.len();
-        let waiters = std::mem::take(&mut gathering.waiters);
-        gathering.storing = waiters;
-        let ticket = gathering.ticket;
-        gathering.ticket += 1;
-        Some((ticket, gathering.begun))
-    }
-
-    /// Only here, between two commits: who waits for the disk has no pulse.
-    fn answer_pulse(&self, gathering: &Gathering) {
-        if gathering.pulse > self.shared.pulse.load(Ordering::Relaxed) && self.writer.is_kept() {
-            self.shared.pulse.store(gathering.pulse, Ordering::Release);
-            self.shared.pulsed.notify_waiters();
-        }
-    }
-
-    fn stored(&self, ticket: u64) {
-        let mut gathering = self.shared.gathering();
-        self.shared.stored.store(ticket, Ordering::Release);
-        gathering.storing_bytes = 0;
-        let waiters = std::mem::take(&mut gathering.storing);
-        drop(gathering);
-        self.shared.spool.room().notify_waiters();
-        for waiter in waiters {
-            waiter.wake();
-        }
-    }
-
-    fn fail(&self, error: spool::Error) {
-        tracing::error!(error = error.with_causes(), "storing failed: nothing is acknowledged any more");
-        facts::custody_failed();
-        // Set once: this thread ends here.
-        let _ = self.shared.failed.set(Arc::new(error));
-        let mut gathering = self.shared.gathering();
-        gathering.closed = true;
-        let mut waiters = std::mem::take(&mut gathering.storing);
-        waiters.append(&mut gathering.waiters);
-        drop(gathering);
-        self.shared.failing.notify_waiters();
-        self.shared.pulsed.notify_waiters();
-        self.shared.spool.room().notify_waiters();
-        for waiter in waiters {
-            waiter.wake();
-        }
     }
 }

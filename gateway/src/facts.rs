@@ -12,6 +12,8 @@ use metrics::{
 use metrics::{gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
+use crate::spool::Full;
+
 static FACTS: OnceLock<Facts> = OnceLock::new();
 
 /// Seconds; from an NVMe disk's fdatasync to a bad SD card's, from loopback to a satellite.
@@ -45,6 +47,8 @@ struct Facts {
     spool_backlog: Gauge,
     spool_oldest: Gauge,
     custody_failed: Gauge,
+    commits_failed: Counter,
+    disk_free: Gauge,
     commands_taken: Counter,
     commands_sent: Counter,
     commands_pending: Gauge,
@@ -104,9 +108,24 @@ pub fn synced(took: Duration) {
     sample(|facts| facts.syncs.record(took));
 }
 
-/// The commit failed: nothing is acknowledged any more.
+/// The commit failed for good: nothing is acknowledged any more.
 pub fn custody_failed() {
     with(|facts| facts.custody_failed.set(1.0));
+}
+
+/// A commit failed; it is tried again.
+pub fn commit_failed() {
+    with(|facts| facts.commits_failed.increment(1));
+}
+
+/// The spool is full for this reason, or is not any more.
+pub fn spool_full(why: Option<Full>) {
+    with(|_| {
+        for reason in Full::ALL {
+            let is = if why == Some(reason) { 1.0 } else { 0.0 };
+            gauge!("weir_gateway_spool_full", "reason" => reason.as_str()).set(is);
+        }
+    });
 }
 
 /// A connection was accepted by CONNACK.
@@ -206,8 +225,11 @@ pub fn commands_pending(count: usize) {
 }
 
 /// What the spool holds; set when somebody asks.
-pub fn spool(bytes: u64, backlog: u64, oldest: Option<Duration>) {
+pub fn spool(bytes: u64, backlog: u64, oldest: Option<Duration>, free_bytes: Option<u64>) {
     with(|facts| {
+        if let Some(free_bytes) = free_bytes {
+            facts.disk_free.set(free_bytes as f64);
+        }
         facts.spool_bytes.set(bytes as f64);
         facts.spool_backlog.set(backlog as f64);
         facts.spool_oldest.set(oldest.map_or(0.0, |age| age.as_secs_f64()));
@@ -268,6 +290,11 @@ impl Facts {
             "weir_gateway_commands_ended_total",
             Unit::Count,
             "Commands that devices have completed or failed, and those that expired"
+        );
+        describe_gauge!(
+            "weir_gateway_spool_full",
+            Unit::Count,
+            "1 while the spool takes nothing for this reason"
         );
         describe_gauge!("weir_gateway_uplink_state", Unit::Count, "1 for the state the uplink is in");
         Facts {
@@ -358,7 +385,17 @@ impl Facts {
             custody_failed: level(
                 "weir_gateway_custody_failed",
                 Unit::Count,
-                "1 after a failed commit: nothing is acknowledged any more",
+                "1 after a commit that failed for good: nothing is acknowledged any more",
+            ),
+            commits_failed: count(
+                "weir_gateway_commits_failed_total",
+                Unit::Count,
+                "Commits that failed; nothing of them was acknowledged, and they are tried again",
+            ),
+            disk_free: level(
+                "weir_gateway_disk_free_bytes",
+                Unit::Bytes,
+                "Bytes free on the spool's file system",
             ),
             commands_taken: count(
                 "weir_gateway_commands_taken_total",

@@ -29,6 +29,9 @@ const JOURNAL_STOP_MAX: Duration = Duration::from_secs(5);
 /// And before what it has is drained.
 const JOURNAL_FLUSH_MAX: Duration = Duration::from_secs(5);
 
+/// How often a full disk is asked for the few bytes of the addresses.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+
 /// Why the gateway could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -86,6 +89,8 @@ pub struct Running {
     downlink: Downlink,
     drain_max: Duration,
     addresses_file: PathBuf,
+    /// Writes the addresses as soon as the disk has room for them.
+    telling: Option<JoinHandle<()>>,
     _admin: admin::Server,
 }
 
@@ -151,8 +156,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let addresses = Addresses { mqtt: listeners.addresses.clone(), admin: admin.address() };
     let addresses_file = folder.join(ADDRESSES_FILE);
-    tell(&addresses, &addresses_file)
-        .map_err(|source| StartError::Addresses { file: addresses_file.clone(), source })?;
+    let telling = match tell(&addresses, &addresses_file) {
+        Ok(()) => None,
+        Err(source) if source.kind() == io::ErrorKind::StorageFull => {
+            tracing::warn!(file = %addresses_file.display(), "the disk is full: the addresses are written later");
+            Some(tokio::spawn(tell_later(addresses.clone(), addresses_file.clone())))
+        }
+        Err(source) => return Err(StartError::Addresses { file: addresses_file, source }),
+    };
     tracing::info!(
         site = %source.site, gateway = %source.gateway, mqtt = ?addresses.mqtt, admin = %addresses.admin,
         spool = %folder.display(), "the gateway is running"
@@ -168,6 +179,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         downlink,
         drain_max,
         addresses_file,
+        telling,
         _admin: admin,
     })
 }
@@ -180,8 +192,17 @@ fn tell(addresses: &Addresses, file: &std::path::Path) -> io::Result<()> {
     std::fs::rename(&new, file)
 }
 
+/// Whoever wants to know before has to be told by somebody else: the configuration says the addresses, unless the port is 0.
+async fn tell_later(addresses: Addresses, file: PathBuf) {
+    // What an earlier run has left says something else.
+    let _ = std::fs::remove_file(&file);
+    while tell(&addresses, &file).is_err() {
+        tokio::time::sleep(TELL_AGAIN).await;
+    }
+}
+
 impl Running {
-    /// Resolves if the disk fails: nothing is acknowledged from then on, and the process has to end.
+    /// Resolves if the spool fails for good: nothing is acknowledged from then on, and the process has to end.
     pub async fn failed(&self) -> Arc<spool::Error> {
         self.custody.failure().await
     }
@@ -238,6 +259,9 @@ impl Running {
             tracing::warn!("the gateway's own last events found no room in the spool");
         }
         let stopped = spawn_blocking(move || self.committer.stop()).await;
+        if let Some(telling) = self.telling {
+            telling.abort();
+        }
         let _ = std::fs::remove_file(&self.addresses_file);
         if delivered {
             tracing::info!("everything is in the stream; bye");

@@ -26,8 +26,10 @@ use tokio::sync::watch;
 use weir_contract::Id;
 
 use crate::clock::Clock;
+use crate::config::value::show;
 use crate::custody::Custody;
 use crate::downlink::Hub;
+use crate::spool::Full;
 use crate::{facts, spool, uplink};
 
 pub use self::server::Server;
@@ -114,6 +116,12 @@ pub struct SpoolStatus {
     pub bytes: u64,
     /// Most bytes on disk.
     pub budget_bytes: u64,
+    /// Bytes free on the spool's file system; `None` if it does not say.
+    pub free_bytes: Option<u64>,
+    /// What is to stay free there.
+    pub free_min_bytes: u64,
+    /// Why nothing more can be stored, if so: `bytes-max`, `free-min` or `disk`.
+    pub full: Option<String>,
     /// How many epochs there are.
     pub epochs: usize,
 }
@@ -142,10 +150,38 @@ async fn index() -> &'static str {
 }
 
 async fn readyz(State(sources): State<Sources>) -> Response {
-    match sources.custody.failed() {
+    let spool = match spool_of(&sources).await {
+        Ok(spool) => spool,
+        Err(response) => return response,
+    };
+    match why_nothing_is_taken(&sources, &spool) {
         None => "ready\n".into_response(),
-        Some(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "spool-failed", &error.with_causes()),
+        Some((code, why)) => problem(StatusCode::SERVICE_UNAVAILABLE, code, &why),
     }
+}
+
+/// A word and a sentence, if uplinks are not taken now.
+fn why_nothing_is_taken(sources: &Sources, spool: &spool::Status) -> Option<(&'static str, String)> {
+    if let Some(error) = sources.custody.failed() {
+        return Some(("spool-failed", error.with_causes()));
+    }
+    let free = spool.free_bytes.map_or_else(|| "an unknown number of bytes".to_owned(), show);
+    let why = match spool.full? {
+        Full::BytesMax => format!(
+            "the spool is full: it has {} of {} (spool.bytes_max); devices keep what they have until something is delivered",
+            show(spool.bytes),
+            show(spool.budget_bytes)
+        ),
+        Full::FreeMin => format!(
+            "the disk is full: {free} free, {} to stay free (spool.free_min); devices keep what they have until there is room",
+            show(spool.free_min_bytes)
+        ),
+        Full::Disk => format!(
+            "the disk does not take what is stored ({}; {free} free); devices keep what they have, and it is tried again",
+            spool.trouble.as_deref().unwrap_or("unknown")
+        ),
+    };
+    Some(("spool-full", why))
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
@@ -154,7 +190,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
         Ok(spool) => {
             let age =
                 spool.oldest_received_ms.map(|at_ms| Duration::from_millis(now_ms.saturating_sub(at_ms)));
-            facts::spool(spool.bytes, spool.waiting, age);
+            facts::spool(spool.bytes, spool.waiting, age, spool.free_bytes);
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], facts::render()).into_response()
         }
         Err(response) => response,
@@ -167,14 +203,14 @@ async fn status(State(sources): State<Sources>) -> Response {
         Err(response) => return response,
     };
     let now_ms = sources.clock.unix_ms();
-    let failed = sources.custody.failed();
+    let why_not = why_nothing_is_taken(&sources, &spool);
     let uplink = sources.uplink.borrow().clone();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         site: sources.site.to_string(),
         gateway: sources.gateway.to_string(),
         started_ms: sources.started_ms,
-        custody: CustodyStatus { ok: failed.is_none(), error: failed.map(|error| error.with_causes()) },
+        custody: CustodyStatus { ok: why_not.is_none(), error: why_not.map(|(_, why)| why) },
         spool: SpoolStatus {
             incarnation: spool.incarnation.to_string(),
             next: spool.next,
@@ -183,6 +219,9 @@ async fn status(State(sources): State<Sources>) -> Response {
             oldest_age_ms: spool.oldest_received_ms.map(|at_ms| now_ms.saturating_sub(at_ms)),
             bytes: spool.bytes,
             budget_bytes: spool.budget_bytes,
+            free_bytes: spool.free_bytes,
+            free_min_bytes: spool.free_min_bytes,
+            full: spool.full.map(|full| full.as_str().to_owned()),
             epochs: spool.epochs.len(),
         },
         uplink: json!(uplink),

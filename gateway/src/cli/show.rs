@@ -58,6 +58,10 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
         row("GONE", format!("{gone} uplinks are neither in the stream nor in the spool any more"));
     }
     row("on disk", format!("{} of {}", bytes(status.spool.bytes), bytes(status.spool.budget_bytes)));
+    if let Some(free) = status.spool.free_bytes {
+        let keep = bytes(status.spool.free_min_bytes);
+        row("free on its disk", format!("{}, {keep} of it to stay free", bytes(free)));
+    }
     row("sent since start", sent(uplink));
     let commands = &status.commands;
     row("commands", waiting_commands(commands));

@@ -77,16 +77,19 @@ pub enum Unfit {
     },
     /// The spool would fill its file system before it reaches its budget.
     #[error(
-        "spool.bytes_max = {} does not fit: the file system of {} has room for {}. Allowed here: at most that",
-        show(*budget_bytes), folder.display(), show(*there_bytes)
+        "spool.bytes_max = {} does not fit: the file system of {} has room for {} ({} more are kept free, spool.free_min). \
+         Allowed here: at most that",
+        show(*budget_bytes), folder.display(), show(*there_bytes), show(*free_min)
     )]
     Disk {
         /// The spool's folder.
         folder: PathBuf,
         /// The budget.
         budget_bytes: u64,
-        /// What is free, and what the spool has already.
+        /// What is free beyond `free_min`, and what the spool has already.
         there_bytes: u64,
+        /// What is to stay free.
+        free_min: u64,
     },
 }
 
@@ -160,12 +163,14 @@ fn smaller_profile(config: &Config, too_much: &Need, there_bytes: u64) -> Option
 /// on its disk are no reason to take no more care of that.
 fn disk(config: &Config, machine: &Machine) -> Result<Option<Box<Unfit>>, Box<Unfit>> {
     let Some(there) = &machine.disk else { return Ok(None) };
-    let there_bytes = there.free_bytes.saturating_add(there.spool_bytes);
+    let free_min = config.spool.free_min;
+    let there_bytes = there.free_bytes.saturating_add(there.spool_bytes).saturating_sub(free_min);
     let budget_bytes = config.spool.bytes_max;
     if budget_bytes <= there_bytes {
         return Ok(None);
     }
-    let unfit = Box::new(Unfit::Disk { folder: config.spool.folder.clone(), budget_bytes, there_bytes });
+    let folder = config.spool.folder.clone();
+    let unfit = Box::new(Unfit::Disk { folder, budget_bytes, there_bytes, free_min });
     if there.spool_is_new { Err(unfit) } else { Ok(Some(unfit)) }
 }
 
@@ -231,18 +236,21 @@ mod tests {
     #[test]
     fn a_new_spool_that_does_not_fit_its_file_system_is_refused() {
         let error = said("}", &disk_of(3 * GIB, 0, true));
-        for part in ["spool.bytes_max = 4 GiB does not fit", "room for 3 GiB", "at most that"] {
+        for part in
+            ["spool.bytes_max = 4 GiB does not fit", "room for 2.7 GiB", "256 MiB more", "at most that"]
+        {
             assert!(error.contains(part), "{part:?} is not in: {error}");
         }
-        assert_eq!(said("}", &disk_of(4 * GIB, 0, true)), "");
+        assert_eq!(said("}", &disk_of(4 * GIB + 256 * MIB, 0, true)), "");
+        assert_eq!(said("}\nspool.free_min = 0", &disk_of(4 * GIB, 0, true)), "");
     }
 
     #[test]
     fn a_spool_that_is_there_counts_what_it_has_and_is_opened_whatever_else_is_on_its_disk() {
-        assert_eq!(said("}", &disk_of(GIB, 3 * GIB, true)), "");
+        assert_eq!(said("}", &disk_of(GIB + 256 * MIB, 3 * GIB, true)), "");
         assert_eq!(said("}", &disk_of(GIB, GIB, false)), "");
         let config = Config::of_profile(Profile::Server);
         let warning = check(&config, &disk_of(GIB, GIB, false)).unwrap().expect("but it is told");
-        assert!(warning.to_string().contains("has room for 2 GiB"), "{warning}");
+        assert!(warning.to_string().contains("has room for 1.7 GiB"), "{warning}");
     }
 }

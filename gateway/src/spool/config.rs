@@ -24,6 +24,13 @@ pub struct Config {
         serialize_with = "value::as_bytes"
     )]
     pub bytes_max: u64,
+    /// What stays free on the spool's file system, whoever fills it: with less the spool is full.
+    #[serde(
+        default = "free_min",
+        deserialize_with = "value::bytes::<0, { 1 << 50 }, _>",
+        serialize_with = "value::as_bytes"
+    )]
+    pub free_min: u64,
     /// Delivered epochs stay up to this many bytes, to be sent again should the stream lose them. Counted in
     /// `bytes_max`; gives way to what is not delivered.
     #[serde(
@@ -42,7 +49,7 @@ pub struct Config {
     /// A commit waits this long for more uplinks to share its sync: fewer writes to flash, later acknowledgements.
     #[serde(default, deserialize_with = "value::between::<0, 10000, _>")]
     pub commit_delay_ms: u64,
-    /// What to do when `bytes_max` is reached.
+    /// What to do when `bytes_max` or `free_min` is reached.
     #[serde(default)]
     pub when_full: WhenFull,
 }
@@ -59,6 +66,9 @@ pub enum WhenFull {
 fn bytes_max() -> u64 {
     4096 * MIB
 }
+fn free_min() -> u64 {
+    256 * MIB
+}
 fn keep_delivered_bytes() -> u64 {
     256 * MIB
 }
@@ -72,6 +82,7 @@ impl Config {
         Self {
             folder: folder.into(),
             bytes_max: bytes_max(),
+            free_min: free_min(),
             keep_delivered_bytes: keep_delivered_bytes(),
             epoch_bytes: epoch_bytes(),
             commit_delay_ms: 0,

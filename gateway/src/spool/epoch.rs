@@ -174,12 +174,6 @@ impl Epoch {
         Ok(Self { path: path.to_owned(), db })
     }
 
-    /// Makes everything that was recovered durable, should it have been only in the operating system's memory.
-    pub fn sync(&self) -> Result<(), Error> {
-        let path = self.path.join("db");
-        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io("sync", path))
-    }
-
     /// Number after the last record that can be read, `None` if there is no record.
     pub fn end(&self) -> Result<Option<u64>, Error> {
         for leaf in self.leaves().into_iter().rev() {

@@ -97,6 +97,30 @@ impl Error {
         }
     }
 
+    /// Whether it may be done later on the same files: the disk is full, read-only or failing now, or the machine is short of
+    /// something. Not so where files are not what they were, or not ours.
+    pub(crate) fn may_pass(&self) -> bool {
+        let passes = |error: &io::Error| {
+            !matches!(
+                error.kind(),
+                ErrorKind::NotFound
+                    | ErrorKind::AlreadyExists
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::DirectoryNotEmpty
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::InvalidData
+            )
+        };
+        match self {
+            Self::Io { source, .. } => passes(source),
+            Self::Sled { source, .. } => matches!(&**source, sled::Error::Io(error) if passes(error)),
+            _ => false,
+        }
+    }
+
     /// The error with its causes, in one line.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();

@@ -69,6 +69,8 @@ impl Folder {
         }
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "process {} since {now_ms} (Unix ms)", std::process::id()))
+            // It is locked all the same; only who has it cannot be said on a full disk.
+            .or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
             .map_err(Error::io("write", &lock_path))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -114,6 +116,10 @@ impl Folder {
         let Mark { delivered: Delivered { number, stream_sequence }, next } = *mark;
         write_fields(&self.path.join("delivered"), &[number, stream_sequence, next])
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Creates a folder and those above it that are missing, each synced into its parent.

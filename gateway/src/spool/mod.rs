@@ -3,8 +3,9 @@
 //! # What an acknowledgement means
 //! When [`Writer::append`] has returned, its records are in a sled database and `fdatasync` on that database's log has returned: they
 //! outlive a killed process and a power cut. Nothing is acknowledged before, and nothing is shown to readers before, so what has been
-//! forwarded is also on disk. After a failed write or sync the writer is poisoned: what the disk holds is unknown until the
-//! next start has read it back.
+//! forwarded is also on disk. After a failed write or sync the writer is poisoned, and nothing more goes into that epoch: what the disk
+//! holds of it beyond what readers have been told of is unknown. [`Writer::renew`] goes on in another epoch, whose first number
+//! hides whatever that is.
 //!
 //! # Format
 //! ```text
@@ -19,7 +20,9 @@
 //!
 //! # Limits
 //! An epoch has 8 MiB and at most 2^20 uplinks; at most one is open for writing and one for reading, so memory does not grow with
-//! the backlog. A record has at most 60 KiB, or is one uplink. The tail in memory has 2 MiB. The whole has `bytes_max` on disk.
+//! the backlog. A record has at most 60 KiB, or is one uplink. The tail in memory has 2 MiB. The whole has `bytes_max` on disk,
+//! and leaves `free_min` of its file system free ([`room`]). On a disk that is full all the same, nothing is acknowledged; what
+//! is there is still read, delivered and deleted, none of which needs room ([`disk`]).
 //!
 //! # Invariants
 //! - Numbers are given out once within an incarnation, without holes. A hole is damage, and reading tells it ([`Error::Missing`]).
@@ -28,10 +31,12 @@
 //! - Opening reads only the last epoch.
 
 mod config;
+mod disk;
 mod epoch;
 mod error;
 mod folder;
 pub mod record;
+mod room;
 mod status;
 mod tail;
 #[cfg(test)]
@@ -47,12 +52,16 @@ use tokio::sync::{Notify, watch};
 
 use self::epoch::{Blank, Epoch, SLED_SEGMENT_BYTES};
 use self::folder::Folder;
+use self::room::Ground;
 use self::tail::Tail;
+use crate::config::value;
+use crate::facts;
 
 pub use self::config::{Config, WhenFull};
 pub use self::error::Error;
 pub use self::folder::Delivered;
 pub use self::record::{Draft, RECORD_BYTES_MAX, Record};
+pub use self::room::{Full, Patience};
 pub use self::status::{EpochStatus, Status};
 pub use self::writer::Writer;
 
@@ -65,6 +74,8 @@ pub struct Spool {
     state: Mutex<State>,
     /// The closed epoch that was read last. Held while reading: one reader at a time.
     reading: Mutex<Option<(u64, Arc<Epoch>)>>,
+    /// Held while the `delivered` file is written.
+    marking: Mutex<()>,
     /// The next epoch, made ahead.
     spare: Mutex<Option<Blank>>,
     chores: Mutex<writer::Chores>,
@@ -76,6 +87,20 @@ pub struct Spool {
     room: Notify,
 }
 
+/// The disk, as it was when it was looked at last.
+#[derive(Debug, Default)]
+struct Disk {
+    free_bytes: Option<u64>,
+    /// Less than is to be stored next.
+    short: bool,
+    /// Why the last commit failed.
+    trouble: Option<String>,
+    /// Whether and why the spool is full, as it was told.
+    full: Option<Full>,
+    /// What the keeper could not do, as it was told.
+    chore: Option<String>,
+}
+
 #[derive(Debug)]
 struct State {
     /// Oldest first; the last may be the one being written.
@@ -85,6 +110,7 @@ struct State {
     /// The first number that is not durable.
     next: u64,
     delivered: Delivered,
+    disk: Disk,
 }
 
 /// What is known of an epoch without opening it.
@@ -177,8 +203,8 @@ impl Spool {
             return Err(Error::Missing { from: number, to: end, reason });
         }
         if reading.as_ref().is_none_or(|(open, _)| *open != first) {
-            *reading = None;
-            match Epoch::open(&self.epoch_path(first)) {
+            disk::let_go(reading.take());
+            match disk::open_epoch(&self.epoch_path(first)) {
                 Ok(epoch) => *reading = Some((first, Arc::new(epoch))),
                 Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
@@ -257,16 +283,103 @@ impl Spool {
         self.folder.epochs().join(format!("{made}.new"))
     }
 
-    fn count_room(&self, state: &State) {
-        let used: u64 = state.epochs.iter().map(Known::cost_bytes).sum();
-        let room = self.config.bytes_max.saturating_sub(used + RESERVE_BYTES);
-        self.room_bytes.store(room, Ordering::Relaxed);
+    /// Looks what is free on the disk, which others fill, too.
+    pub(crate) fn look(&self) {
+        let free_bytes = disk::free_bytes(self.folder());
+        let mut state = self.state();
+        state.disk.free_bytes = free_bytes;
+        let changed = self.count_room(&mut state);
+        let crowded = self.deletable_in(&state).is_some();
+        drop(state);
+        self.call_keeper(crowded, changed);
+    }
+
+    fn call_keeper(&self, sweep: bool, look: bool) {
+        if sweep {
+            self.chores().sweep();
+        } else if look {
+            // Whether the spool is full says how long he sleeps: he has asked already, or will.
+            drop(self.chores());
+        } else {
+            return;
+        }
+        self.chores_changed.notify_one();
+    }
+
+    /// Looks whether so many bytes may be written now. If not, the spool is full until they may.
+    pub(crate) fn may_store(&self, bytes: u64) -> bool {
+        let free_bytes = disk::free_bytes(self.folder());
+        let mut state = self.state();
+        state.disk.free_bytes = free_bytes;
+        let fits = free_bytes.is_none_or(|free| free >= bytes) && self.ground(&state).disk_bytes() > 0;
+        state.disk.short = !fits;
+        let changed = self.count_room(&mut state);
+        drop(state);
+        // Whatever is kept beyond its delivery gives way.
+        self.call_keeper(!fits, changed);
+        fits
+    }
+
+    /// A commit has failed: the spool is full until one succeeds.
+    pub(crate) fn hold(&self, error: &Error) {
+        let text = error.with_causes();
+        let mut state = self.state();
+        if state.disk.trouble.as_ref() != Some(&text) {
+            tracing::error!(
+                error = text,
+                "the disk does not take what is stored: nothing is acknowledged until it does"
+            );
+            state.disk.trouble = Some(text);
+        }
+        let changed = self.count_room(&mut state);
+        drop(state);
+        self.call_keeper(true, changed);
+    }
+
+    fn ground(&self, state: &State) -> Ground {
+        Ground {
+            used_bytes: state.epochs.iter().map(Known::cost_bytes).sum(),
+            bytes_max: self.config.bytes_max,
+            free_bytes: state.disk.free_bytes,
+            free_min: self.config.free_min,
+            short: state.disk.short,
+            held: state.disk.trouble.is_some(),
+        }
+    }
+
+    /// Says whether the spool has become full, or has room again: it was not so before.
+    fn count_room(&self, state: &mut State) -> bool {
+        let room = self.ground(state).room();
+        self.room_bytes.store(room.bytes, Ordering::Relaxed);
         self.room.notify_waiters();
+        let before = state.disk.full;
+        let full = room::full(before, room);
+        if full != before {
+            state.disk.full = full;
+            facts::spool_full(full);
+            self.tell_full(full, state.disk.free_bytes);
+        }
+        full != before
+    }
+
+    fn tell_full(&self, full: Option<Full>, free_bytes: Option<u64>) {
+        let free = free_bytes.map_or_else(|| "unknown".to_owned(), value::show);
+        match full {
+            None => tracing::info!(free, "there is room in the spool again: uplinks are taken"),
+            Some(Full::BytesMax) => tracing::warn!(
+                bytes_max = value::show(self.config.bytes_max),
+                "the spool is full: nothing is acknowledged until something is delivered"
+            ),
+            Some(Full::FreeMin) => tracing::warn!(
+                free,
+                free_min = value::show(self.config.free_min),
+                "the disk is full: nothing is acknowledged until it has room"
+            ),
+            // Said by whoever failed.
+            Some(Full::Disk) => {}
+        }
     }
 }
-
-/// Kept free for a new epoch's first bytes and for the small files.
-const RESERVE_BYTES: u64 = 1024 * 1024;
 
 impl Known {
     /// What it may have on disk: opening a log fills its last segment up and writes an index.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Spool;
+use super::{Full, Spool};
 
 /// What the spool holds.
 #[derive(Debug, Clone, Serialize)]
@@ -24,6 +24,14 @@ pub struct Status {
     pub bytes: u64,
     /// Most bytes on disk.
     pub budget_bytes: u64,
+    /// Bytes free on the spool's file system; `None` if it does not say.
+    pub free_bytes: Option<u64>,
+    /// What is to stay free there.
+    pub free_min_bytes: u64,
+    /// Why nothing more can be stored, if so.
+    pub full: Option<Full>,
+    /// Why the last commit failed, until one succeeds.
+    pub trouble: Option<String>,
     /// Oldest first.
     pub epochs: Vec<EpochStatus>,
 }
@@ -52,6 +60,7 @@ impl Spool {
             let part = records.first()?.part_from(delivered.number)?;
             Some(part.received_ms)
         });
+        self.look();
         let state = self.state();
         let ends = state.epochs.iter().skip(1).map(|epoch| epoch.first).chain([state.next]);
         let last = state.epochs.len().saturating_sub(1);
@@ -71,6 +80,10 @@ impl Spool {
             oldest_received_ms,
             bytes: state.epochs.iter().map(|epoch| epoch.bytes).sum(),
             budget_bytes: self.config.bytes_max,
+            free_bytes: state.disk.free_bytes,
+            free_min_bytes: self.config.free_min,
+            full: state.disk.full,
+            trouble: state.disk.trouble.clone(),
             epochs: epochs.collect(),
         }
     }

@@ -5,24 +5,27 @@ use std::collections::VecDeque;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::epoch::{self, Blank, EPOCH_UPLINKS_MAX, Epoch, Writing};
+use super::disk;
+use super::epoch::{self, Blank, EPOCH_UPLINKS_MAX, Writing};
 use super::error::Error;
 use super::folder::{Folder, Mark};
 use super::record::{Draft, Record};
 use super::tail::Tail;
-use super::{Config, Known, Spool, State, epoch_name};
+use super::{Config, Disk, Known, Spool, State, epoch_name};
 use crate::facts;
 
 /// `delivered` is written at most this often (and before an epoch is deleted, and at the end): flash wears out.
 const MARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Kept epochs give way early, so that what arrives need not wait for their deletion.
 const HEADROOM_BYTES: u64 = 8 * 1024 * 1024;
+/// How often a disk without room is looked at: others make room on it as well, and tell nobody.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The spool, for the one who appends.
 #[derive(Debug)]
@@ -61,20 +64,28 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
     let incarnation = folder.incarnation(random)?;
     let mut mark = folder.mark()?;
     let mut epochs = list_epochs(&folder)?;
-    let next = find_next(&folder, &mut mark, &mut epochs)?;
+    let (next, renew) = find_next(&folder, &mut mark, &mut epochs)?;
     if let Some(oldest) = epochs.front()
         && mark.delivered.number < oldest.first
     {
         // Only delivered epochs are deleted, so what is not there any more has been delivered.
         mark.delivered.number = oldest.first;
     }
-    let state = State { epochs, active: None, tail: Tail::default(), next, delivered: mark.delivered };
+    let state = State {
+        epochs,
+        active: None,
+        tail: Tail::default(),
+        next,
+        delivered: mark.delivered,
+        disk: Disk::default(),
+    };
     let spool = Arc::new(Spool {
         config: config.clone(),
         folder,
         incarnation,
         state: Mutex::new(state),
         reading: Mutex::new(None),
+        marking: Mutex::new(()),
         spare: Mutex::new(None),
         chores: Mutex::new(Chores { sweep: true, ..Chores::default() }),
         chores_changed: Condvar::new(),
@@ -83,14 +94,14 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         room_bytes: AtomicU64::new(0),
         room: Notify::new(),
     });
-    spool.count_room(&spool.state());
+    spool.look();
     let keeper = {
         let spool = spool.clone();
         let spawned =
             std::thread::Builder::new().name("spool-keeper".to_owned()).spawn(move || spool.keep(mark));
         spawned.map_err(Error::io("start a thread for", config.folder.clone()))?
     };
-    let writer = Writer { spool: spool.clone(), writing: None, next, poisoned: false, keeper: Some(keeper) };
+    let writer = Writer { spool: spool.clone(), writing: None, next, poisoned: renew, keeper: Some(keeper) };
     Ok((spool, writer))
 }
 
@@ -118,16 +129,14 @@ fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
     Ok(firsts.into_iter().map(known).collect())
 }
 
-/// The next number: after the last record of the last epoch, and no lower than was ever written down.
-fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> Result<u64, Error> {
+/// The next number: after the last record of the last epoch, and no lower than was ever written down. And whether the writer
+/// has to begin with [`Writer::renew`].
+fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> Result<(u64, bool), Error> {
     let Some(last) = epochs.back().copied() else {
-        return Ok(mark.next.max(mark.delivered.number));
+        return Ok((mark.next.max(mark.delivered.number), false));
     };
     let path = folder.epochs().join(epoch_name(last.first));
-    let end = Epoch::open(&path).and_then(|epoch| {
-        epoch.sync()?;
-        epoch.end()
-    });
+    let end = disk::settle(&path).and_then(|()| disk::open_epoch(&path)).and_then(|epoch| epoch.end());
     let next = match end {
         Ok(Some(end)) => end,
         Ok(None) => last.first,
@@ -145,12 +154,18 @@ fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> 
     if next == last.first {
         // It is empty, and the next epoch will have its name. That name is also what says where numbers go on, so that
         // is written down first.
-        mark.next = next;
-        folder.write_mark(mark)?;
-        epoch::remove(&epoch::hide(&path)?)?;
-        epochs.pop_back();
+        let written = folder.write_mark(&Mark { next, ..*mark });
+        match written.and_then(|()| epoch::hide(&path)).and_then(|gone| epoch::remove(&gone)) {
+            Ok(()) => {
+                mark.next = next;
+                epochs.pop_back();
+            }
+            // On a full disk it stays until there is something to put in its place.
+            Err(error) if error.may_pass() && path.exists() => return Ok((next, true)),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(next)
+    Ok((next, false))
 }
 
 fn random() -> u64 {
@@ -162,8 +177,8 @@ impl Writer {
     /// Stores records; when it returns they are durable and readers have been told. Gives the number after the last.
     ///
     /// # Errors
-    /// The step that failed. What of these records is on disk is unknown until the spool is opened again: the writer is
-    /// poisoned and takes no more.
+    /// The step that failed. What of these records is on disk is unknown: the writer is poisoned and takes no more until
+    /// [`Self::renew`].
     pub fn append(&mut self, drafts: &mut [Draft]) -> Result<u64, Error> {
         if self.poisoned {
             let path = self.spool.folder.epochs();
@@ -173,6 +188,33 @@ impl Writer {
         let next = self.store(drafts)?;
         self.poisoned = false;
         Ok(next)
+    }
+
+    /// After a failed append: lets go of the epoch that failed, so that the next append begins another behind what is durable.
+    /// Whatever the failed append has left is hidden by that: it was not acknowledged, and may be given again.
+    ///
+    /// # Errors
+    /// The disk does not let it be done now; may be tried again.
+    pub fn renew(&mut self) -> Result<(), Error> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        let next = self.spool.next_number();
+        self.spool.state().active = None;
+        disk::let_go(self.writing.take());
+        if self.spool.newest_from(next).is_some() {
+            // Its name says where numbers go on, perhaps nothing else does.
+            self.spool.put_mark(&self.spool.current_mark())?;
+        }
+        // Begun by the failed append: nothing in them was shown. The newest first, should this end half-way.
+        while let Some(begun) = self.spool.newest_from(next) {
+            let gone = epoch::hide(&self.spool.epoch_path(begun))?;
+            self.spool.state().epochs.pop_back();
+            epoch::remove(&gone)?;
+        }
+        self.next = next;
+        self.poisoned = false;
+        Ok(())
     }
 
     fn store(&mut self, drafts: &mut [Draft]) -> Result<u64, Error> {
@@ -208,9 +250,12 @@ impl Writer {
         if let Some(epoch) = state.epochs.back_mut() {
             epoch.bytes = bytes;
         }
-        self.spool.count_room(&state);
+        if state.disk.trouble.take().is_some() {
+            tracing::info!("the disk takes what is stored again");
+        }
         drop(state);
         self.spool.next.send_replace(self.next);
+        self.spool.look();
     }
 
     /// Begins a new epoch.
@@ -225,7 +270,7 @@ impl Writer {
         }
         let blank = match self.spool.spare().take() {
             Some(spare) => spare,
-            None => Blank::make(&self.spool.blank_path())?,
+            None => self.spool.make_blank()?,
         };
         let writing = blank.name(self.next, &self.spool.epoch_path(self.next))?;
         let bytes = writing.log_bytes()?;
@@ -285,7 +330,7 @@ impl Spool {
         let mut marked_at = Instant::now();
         loop {
             let (chores, timed_out) = self.wait_for_chores(written, marked_at);
-            drop(chores.retired);
+            chores.retired.into_iter().for_each(disk::let_go);
             let current = self.current_mark();
             let due = chores.mark || chores.stop || timed_out;
             if due && current != written {
@@ -310,6 +355,7 @@ impl Spool {
     /// Sleeps until there is something to do, or the mark is due; for ever if nothing has changed.
     fn wait_for_chores(&self, written: Mark, marked_at: Instant) -> (Chores, bool) {
         let mut chores = self.chores();
+        let mut looked_at = Instant::now();
         loop {
             if chores.sweep || chores.mark || chores.spare || chores.stop || !chores.retired.is_empty() {
                 return (std::mem::take(&mut chores), false);
@@ -319,10 +365,20 @@ impl Spool {
             if changed && left.is_zero() {
                 return (Chores::default(), true);
             }
-            chores = if changed {
-                self.chores_changed.wait_timeout(chores, left).expect("nothing panics while it is held").0
-            } else {
-                self.chores_changed.wait(chores).expect("nothing panics while it is held")
+            let full = self.state().disk.full.is_some();
+            if full && looked_at.elapsed() >= LOOK_INTERVAL {
+                drop(chores);
+                self.look();
+                looked_at = Instant::now();
+                chores = self.chores();
+                continue;
+            }
+            let look = full.then(|| LOOK_INTERVAL.saturating_sub(looked_at.elapsed()));
+            chores = match look.into_iter().chain(changed.then_some(left)).min() {
+                Some(left) => {
+                    self.chores_changed.wait_timeout(chores, left).expect("nothing panics while it is held").0
+                }
+                None => self.chores_changed.wait(chores).expect("nothing panics while it is held"),
             };
         }
     }
@@ -332,11 +388,29 @@ impl Spool {
         if self.spare().is_some() {
             return;
         }
-        match Blank::make(&self.blank_path()) {
+        match self.make_blank() {
             Ok(blank) => *self.spare() = Some(blank),
             // The writer will try again when it needs one, and tell.
-            Err(error) => tracing::warn!(error = error.with_causes(), "could not make the next epoch ahead"),
+            Err(error) => _ = self.did(Err(error), "could not make the next epoch ahead"),
         }
+    }
+
+    /// Makes an epoch, or nothing at all.
+    fn make_blank(&self) -> Result<Blank, Error> {
+        let path = self.blank_path();
+        Blank::make(&path).inspect_err(|_| {
+            if let Err(error) = epoch::remove(&path) {
+                tracing::debug!(
+                    error = error.with_causes(),
+                    "could not remove a half-made epoch; the next start will"
+                );
+            }
+        })
+    }
+
+    /// The newest epoch, if it begins there or later.
+    fn newest_from(&self, number: u64) -> Option<u64> {
+        self.state().epochs.back().map(|epoch| epoch.first).filter(|&first| first >= number)
     }
 
     fn discard_spare(&self) {
@@ -357,13 +431,26 @@ impl Spool {
 
     /// Failing is no loss: the mark may be behind.
     fn write_mark(&self, mark: &Mark) -> bool {
-        match self.folder.write_mark(mark) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(error = error.with_causes(), "could not write down what has been delivered");
-                false
-            }
+        let written = self.put_mark(mark);
+        self.did(written, "could not write down what has been delivered")
+    }
+
+    fn put_mark(&self, mark: &Mark) -> Result<(), Error> {
+        let _alone = self.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.folder.write_mark(mark)
+    }
+
+    /// Whether a chore was done; why not is told once, however often it is tried.
+    fn did(&self, done: Result<(), Error>, not_done: &'static str) -> bool {
+        let error = done.err().map(|error| error.with_causes());
+        let mut state = self.state();
+        if let Some(error) = &error
+            && state.disk.chore.as_ref() != Some(error)
+        {
+            tracing::warn!(error, "{not_done}");
         }
+        state.disk.chore = error;
+        state.disk.chore.is_none()
     }
 
     /// Deletes delivered epochs beyond what is kept. Says whether it wrote the mark.
@@ -371,15 +458,14 @@ impl Spool {
         let mut marked = false;
         while let Some(first) = self.deletable() {
             let current = self.current_mark();
-            if current != *written {
-                if !self.write_mark(&current) {
-                    return marked;
-                }
+            // On a full disk it cannot be written before something is deleted. The next start takes what is not there any
+            // more for delivered, as it is, and asks the stream for the rest.
+            if current != *written && self.write_mark(&current) {
                 *written = current;
                 marked = true;
             }
-            if let Err(error) = self.delete_oldest(first) {
-                tracing::warn!(error = error.with_causes(), "could not delete a delivered epoch");
+            let deleted = self.delete_oldest(first);
+            if !self.did(deleted, "could not delete a delivered epoch") {
                 return marked;
             }
         }
@@ -390,7 +476,7 @@ impl Spool {
         let path = self.epoch_path(first);
         // Nobody may be about to open it: sled would make what is not there.
         let mut reading = self.reading();
-        reading.take_if(|(open, _)| *open == first);
+        disk::let_go(reading.take_if(|(open, _)| *open == first));
         let mut state = self.state();
         // While the mark was being written the stream may have lost it, so that it has to be sent again.
         if self.deletable_in(&state) != Some(first) {
@@ -398,9 +484,11 @@ impl Spool {
         }
         let gone = epoch::hide(&path)?;
         state.epochs.pop_front();
-        self.count_room(&state);
+        self.count_room(&mut state);
         drop((state, reading));
-        epoch::remove(&gone)
+        epoch::remove(&gone)?;
+        self.look();
+        Ok(())
     }
 
     /// The oldest epoch, if it is to go.
@@ -408,13 +496,15 @@ impl Spool {
         self.deletable_in(&self.state())
     }
 
-    fn deletable_in(&self, state: &State) -> Option<u64> {
+    pub(super) fn deletable_in(&self, state: &State) -> Option<u64> {
         // An epoch is wholly delivered if the next one begins no later than what is not; so the newest always stays.
         let begun = state.epochs.partition_point(|epoch| epoch.first <= state.delivered.number);
         let kept = state.epochs.iter().take(begun.saturating_sub(1));
         let kept_bytes: u64 = kept.map(Known::cost_bytes).sum();
         let used: u64 = state.epochs.iter().map(Known::cost_bytes).sum();
-        let crowded = used + HEADROOM_BYTES + self.config.epoch_bytes > self.config.bytes_max;
+        let wanted = HEADROOM_BYTES + self.config.epoch_bytes;
+        let ground = self.ground(state);
+        let crowded = used + wanted > self.config.bytes_max || ground.disk_bytes() < wanted || ground.held;
         let too_much = kept_bytes > self.config.keep_delivered_bytes || (kept_bytes > 0 && crowded);
         state.epochs.front().filter(|_| too_much).map(|epoch| epoch.first)
     }

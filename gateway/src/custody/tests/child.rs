@@ -117,6 +117,11 @@ impl Taker {
         }
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it (SIGKILL) and gives everything it had said was acknowledged.
     pub fn kill(mut self, mut acknowledged: Vec<String>) -> Vec<String> {
         self.child.kill().expect("it can be killed");

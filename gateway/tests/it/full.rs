@@ -1,0 +1,303 @@
+//! A disk that others fill, and really full: the daemon on a small file system of its own, in a mount namespace.
+//!
+//! Nothing acknowledged is lost, nothing is acknowledged that is not stored, the daemon starts and delivers on a full
+//! disk, and it takes uplinks again by itself when the disk has room.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use weir_contract::uplink::Uplink;
+
+use crate::nats::{A_WHILE, Nats};
+use crate::process::Device;
+use crate::wait::{SOON, until};
+
+/// A small file system that exists for one process and those who enter its namespace.
+struct Disk {
+    folder: TempDir,
+    holder: Child,
+    user_namespace: bool,
+}
+
+impl Disk {
+    /// In memory.
+    fn tmpfs() -> Disk {
+        Disk::mounted("mount -t tmpfs -o size=48m weir disk")
+            .expect("a tmpfs can be mounted in a namespace: needs root, or user namespaces")
+    }
+
+    /// ext4 in a file, as a card has it; only root may mount one.
+    fn ext4() -> Option<Disk> {
+        Disk::mounted("truncate -s 48M image && mkfs.ext4 -q -m 0 image && mount -o loop image disk")
+    }
+
+    fn mounted(mount: &str) -> Option<Disk> {
+        let script = format!("{mount} && echo mounted && exec cat");
+        [false, true].into_iter().find_map(|user_namespace| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            fs::create_dir(folder.path().join("disk")).expect("a place to mount it");
+            let how: &[&str] = if user_namespace { &["-Urm"] } else { &["-m"] };
+            // It ends with the test, whose end of the pipe is closed then.
+            let holder = Command::new("unshare")
+                .args(how)
+                .args(["sh", "-c", &script])
+                .current_dir(folder.path())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn();
+            let mut disk = Disk { folder, holder: holder.ok()?, user_namespace };
+            let said = BufReader::new(disk.holder.stdout.take().expect("piped")).lines().next();
+            matches!(said, Some(Ok(line)) if line == "mounted").then_some(disk)
+        })
+    }
+
+    /// Where it is for those in the namespace.
+    fn inside(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    /// Where it is for the test.
+    fn outside(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        root.join(self.inside().strip_prefix("/").expect("an absolute path"))
+    }
+
+    /// A command in the namespace.
+    fn enter(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.holder.id().to_string(), "-m"]);
+        if self.user_namespace {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// Somebody else fills it to the last byte.
+    fn fill(&self) {
+        let mut foreign =
+            File::options().append(true).create(true).open(self.outside().join("foreign")).expect("a file");
+        for size in [1 << 20, 64 << 10, 4 << 10, 512, 16] {
+            let error = loop {
+                if let Err(error) = foreign.write_all(&vec![7; size]) {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+        }
+    }
+
+    /// Somebody else takes his file away.
+    fn clear(&self) {
+        fs::remove_file(self.outside().join("foreign")).expect("it is there");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A daemon whose spool is on a small disk. It says its addresses beforehand: on a full disk it cannot write them down.
+struct Daemon {
+    child: Child,
+    mqtt: SocketAddr,
+    admin: SocketAddr,
+    log: PathBuf,
+}
+
+impl Daemon {
+    async fn start(disk: &Disk, nats_url: &str, spool: &str) -> Daemon {
+        let [mqtt, admin] = free_addresses();
+        let folder = disk.folder.path();
+        let file = folder.join("gateway.toml");
+        let text = format!(
+            r#"
+            gateway = {{ site = "plant", id = "gw-1" }}
+            mqtt.listener = [{{ address = "{mqtt}" }}]
+            uplink.servers = [{nats_url:?}]
+            uplink.backoff_ms_max = 200
+            admin.address = "{admin}"
+            [spool]
+            folder = {:?}
+            bytes_max = "32 MiB"
+            epoch_bytes = "1 MiB"
+            {spool}
+            "#,
+            disk.inside().join("spool")
+        );
+        fs::write(&file, text).expect("writing the configuration");
+        let log = folder.join("log");
+        let to = File::options().append(true).create(true).open(&log).expect("a log file");
+        let mut command = disk.enter(env!("CARGO_BIN_EXE_weir-gateway"));
+        let child = command.args(["run", "--config"]).arg(&file).stdin(Stdio::null()).stderr(to).spawn();
+        let mut daemon = Daemon { child: child.expect("starting it"), mqtt, admin, log };
+        until("it answers", async || daemon.is_up()).await;
+        daemon
+    }
+
+    fn is_up(&mut self) -> bool {
+        self.assert_running();
+        TcpStream::connect(self.admin).is_ok() && TcpStream::connect(self.mqtt).is_ok()
+    }
+
+    fn assert_running(&mut self) {
+        let ended = self.child.try_wait().expect("asking for it");
+        assert!(ended.is_none(), "it has ended: {ended:?}\n{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).expect("connecting");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n").expect("asking");
+        std::io::read_to_string(&mut stream).expect("an answer")
+    }
+
+    fn status(&self) -> Value {
+        let answer = self.get("/status");
+        let body = answer.split_once("\r\n\r\n").expect("a head and a body").1;
+        serde_json::from_str(body).expect("JSON")
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self) {
+        self.child.kill().expect("killing it");
+        self.child.wait().expect("its end");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_addresses() -> [SocketAddr; 2] {
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("its address"))
+}
+
+/// Which events of a device the stream has, by number.
+async fn delivered(nats: &Nats, len: usize) -> BTreeSet<u32> {
+    let payloads = nats.segments().await.into_iter().flat_map(|segment| segment.payloads);
+    let of_device = |payload: Vec<u8>| {
+        let uplink = Uplink::read(&payload).expect("an uplink");
+        let ours = uplink.header.boot == 1 && payload.len() > len;
+        ours.then(|| uplink.events().map(|event| event.seq).collect::<Vec<_>>())
+    };
+    payloads.filter_map(of_device).flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_holds_devices_back_delivers_and_recovers_by_itself() {
+    held_back_and_recovered(Disk::tmpfs(), "free_min = \"4 MiB\"", "free-min").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_card_without_a_floor_holds_devices_back_delivers_and_recovers_by_itself() {
+    let Some(disk) = Disk::ext4() else {
+        eprintln!("NO ext4 CAN BE MOUNTED HERE (needs root and loop devices): a tmpfs is filled instead");
+        return held_back_and_recovered(Disk::tmpfs(), "free_min = 0", "").await;
+    };
+    held_back_and_recovered(disk, "free_min = 0", "").await;
+}
+
+async fn held_back_and_recovered(disk: Disk, spool: &str, why: &str) {
+    const LEN: usize = 20_000;
+    let mut nats = Nats::start().await;
+    nats.make_stream(|_| ()).await;
+    let url = nats.url();
+    nats.kill();
+    let mut daemon = Daemon::start(&disk, &url, spool).await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..300).all(|_| device.publish(LEN)), "there is room");
+    disk.fill();
+    // The next may be on its way already; the others have no place.
+    let more = (0..20).take_while(|_| device.give(LEN) && device.is_acknowledged(A_WHILE)).count();
+    assert!(more < 20, "acknowledged 400 KB on a full disk");
+    let stored = 300 + u32::try_from(more).expect("few");
+    until("it says that it is full", async || daemon.status()["custody"]["ok"] == false).await;
+    let status = daemon.status();
+    let said = status["spool"]["full"].as_str().expect("why it is full");
+    assert!(why.is_empty() || said == why, "{said} instead of {why}");
+    assert!(daemon.get("/readyz").starts_with("HTTP/1.1 503"), "not ready");
+    assert!(daemon.get("/metrics").contains(&format!("weir_gateway_spool_full{{reason=\"{said}\"}} 1")));
+    assert!(!device.is_acknowledged(A_WHILE), "acknowledged on a full disk");
+    daemon.assert_running();
+
+    daemon.kill();
+    disk.fill();
+    let mut daemon = Daemon::start(&disk, &url, spool).await;
+    assert!(daemon.status()["spool"]["next"].as_u64() > Some(u64::from(stored)), "what was stored is there");
+    let mut late = Device::connect(daemon.mqtt, "d-2");
+    assert!(late.give(10) && !late.is_acknowledged(A_WHILE), "acknowledged after a start on a full disk");
+    nats.start_again().await;
+    let all: BTreeSet<u32> = (1..=stored).collect();
+    // What is delivered makes room on the disk; somebody else takes it at once.
+    until("all of it is delivered, though the disk is full", async || {
+        disk.fill();
+        delivered(&nats, LEN).await.is_superset(&all)
+    })
+    .await;
+    // Without a floor the room that deleting makes may be the daemon's for a moment.
+    let early = late.is_acknowledged(A_WHILE);
+    assert!(why.is_empty() || !early, "acknowledged below the floor: {}", daemon.log());
+    daemon.assert_running();
+
+    disk.clear();
+    assert!(early || late.is_acknowledged(SOON), "it goes on by itself: {}", daemon.log());
+    assert!((0..100).all(|_| late.publish(LEN)), "there is room again");
+    until("it says that it is not full", async || daemon.status()["custody"]["ok"] == true).await;
+    assert!(daemon.get("/readyz").starts_with("HTTP/1.1 200"));
+    daemon.assert_running();
+    let log = daemon.log();
+    let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert!(lines("full") + lines("takes") < 40, "a line for each change, not for each try:\n{log}");
+    assert!(Path::new(&disk.outside().join("spool")).is_dir());
+}
+
+/// What a foreign file leaves is taken in turns by it and by the spool, byte by byte, at any step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_becomes_full_and_free_again_and_again_loses_nothing() {
+    const LEN: usize = 30_000;
+    let disk = Disk::tmpfs();
+    let nats = Nats::start().await;
+    nats.make_stream(|_| ()).await;
+    let mut daemon = Daemon::start(&disk, &nats.url(), "free_min = 0\nkeep_delivered_bytes = 0").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    let mut acknowledged = 0;
+    for round in 0..6 {
+        for _ in 0..40 {
+            assert!(device.publish(LEN), "round {round}: {}", daemon.log());
+            acknowledged += 1;
+        }
+        disk.fill();
+        let held = device.give(LEN) && !device.is_acknowledged(Duration::from_millis(300));
+        disk.clear();
+        assert!(
+            !held || device.is_acknowledged(SOON),
+            "round {round}: it goes on by itself: {}",
+            daemon.log()
+        );
+        acknowledged += 1;
+    }
+    let all: BTreeSet<u32> = (1..=acknowledged).collect();
+    until("everything acknowledged is delivered", async || delivered(&nats, LEN).await == all).await;
+    daemon.assert_running();
+}
