@@ -233,7 +233,10 @@ impl Running {
         let uplink = uplink.borrow();
         let to = uplink.server.as_deref().map_or(String::new(), |server| format!(" ({server})"));
         let (state, connections) = (uplink.state.as_str(), self.listeners.connections());
-        format!("uplink {state}{to}, {waiting} uplinks wait for it, {connections} connections")
+        let full = spool
+            .full()
+            .map_or(String::new(), |full| format!(", nothing is acknowledged ({})", full.as_str()));
+        format!("uplink {state}{to}, {waiting} uplinks wait for it, {connections} connections{full}")
     }
 
     /// Accepts nothing more, stores what has been taken, tries for a while to deliver it, and closes.

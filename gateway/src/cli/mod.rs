@@ -49,9 +49,7 @@ fn run(file: &Path) -> Result<()> {
     let config = Config::load(file)?;
     logging::start(&config.log);
     if let Some(unfit) = config.fit_here(file)? {
-        tracing::warn!(
-            "{unfit}; the spool is opened for what it holds, and will fail if the disk becomes full"
-        );
+        tracing::warn!("{unfit}; the spool is opened for what it holds, and is full when the disk is");
     }
     let threads = usize::try_from(config.gateway.threads).context("gateway.threads")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -155,6 +155,11 @@ impl Spool {
         self.state().delivered
     }
 
+    /// Why nothing more can be stored, if so.
+    pub fn full(&self) -> Option<Full> {
+        self.state().disk.full
+    }
+
     /// Tells of new records: the value is [`Self::next_number`].
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.next.subscribe()

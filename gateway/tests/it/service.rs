@@ -132,11 +132,11 @@ async fn a_disk_that_does_not_answer_stops_the_pulse_and_one_that_answers_again_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_disk_has_no_pulse() {
+async fn a_failing_disk_is_told_and_gone_on_from_by_itself() {
     let manager = Manager::new();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let fail = folder.path().join("fail");
-    let mut daemon = start(&manager, |command| {
+    let daemon = start(&manager, |command| {
         command
             .env("LD_PRELOAD", layer(folder.path()))
             .env("WEIR_DISK_ROOT", "/")
@@ -146,8 +146,14 @@ async fn a_failed_disk_has_no_pulse() {
     manager.hear_of("WATCHDOG=1");
     std::fs::write(&fail, "").expect("the disk fails from now on");
     let mut device = Device::connect(daemon.mqtt, "d-1");
-    assert!(!device.publish(10));
+    assert!(
+        device.give(10) && !device.is_acknowledged(Duration::from_secs(1)),
+        "acknowledged, and not on disk"
+    );
     manager.forget();
-    assert!(!manager.hears_a_pulse());
-    assert_eq!(daemon.ended().await.code(), Some(1), "{}", daemon.log());
+    let message = manager.hear_of("WATCHDOG=1");
+    assert!(message.contains("nothing is acknowledged (disk)"), "{message}");
+    assert!(daemon.log().contains("the disk does not take what is stored"), "{}", daemon.log());
+    std::fs::remove_file(&fail).expect("the disk is well again");
+    assert!(device.is_acknowledged(SOON), "{}", daemon.log());
 }
