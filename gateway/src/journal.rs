@@ -57,6 +57,16 @@ pub enum Entry {
         /// Why, in a few words; at most 200 bytes are kept.
         reason: Cow<'static, str>,
     },
+    /// Something a device published was refused: it is not stored, and where its version of MQTT has no word for that, the
+    /// device does not know.
+    PublishesRefused {
+        /// Which device.
+        device: Id,
+        /// How many were since this was last told, of whatever device.
+        count: u64,
+        /// Why this one was, in a few words; at most 200 bytes are kept.
+        reason: Cow<'static, str>,
+    },
     /// Uplinks that the stream had acknowledged are gone from it, and from the spool as well.
     UplinksGone {
         /// Whose numbers they are.
@@ -280,6 +290,16 @@ impl Entry {
                 let id = id.as_deref().map(Text::from);
                 let body = Body::CommandRefused { device: *device, id, reason: cut(reason).into() };
                 (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::PublishesRefused { device, count, reason } => {
+                let kind = "publishes-refused".parse().expect("it is one");
+                let body = encode(|buffer| {
+                    let mut e = minicbor::Encoder::new(Cursor::new(buffer));
+                    e.map(3)?.str("device")?.str(device.as_str())?.str("count")?.u64(*count)?;
+                    e.str("reason")?.str(cut(reason))?;
+                    Ok::<_, NoRoom>(e.writer().position())
+                });
+                (kind, body)
             }
             Entry::UplinksGone { incarnation, from, to, reason } => {
                 let kind = "uplinks-gone".parse().expect("it is one");

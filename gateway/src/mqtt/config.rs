@@ -35,6 +35,9 @@ pub struct Config {
     /// Connections at a time, those still shaking hands included.
     #[serde(deserialize_with = "value::between::<1, 1_000_000, _>")]
     pub connections_max: u64,
+    /// Of these, from one address (of IPv6: from one /64).
+    #[serde(deserialize_with = "value::between::<1, 1_000_000, _>")]
+    pub connections_per_address_max: u64,
     /// Unacknowledged messages of a connection at a time (MQTT 5: Receive Maximum).
     #[serde(deserialize_with = "value::between::<1, 65_535, _>")]
     pub inflight_max: u64,
@@ -82,6 +85,7 @@ impl Default for Config {
             gateway: None,
             password_file: None,
             connections_max: 10_000,
+            connections_per_address_max: 10_000,
             inflight_max: 1_024,
             payload_bytes_max: 65_536,
             topic_bytes_max: 256,

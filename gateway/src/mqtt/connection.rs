@@ -40,7 +40,8 @@ pub(super) async fn serve(
     proven: Option<Option<String>>,
     shared: Arc<Shared>,
 ) {
-    let greeting = timeout(shared.times.connect, Box::pin(greeting::greet(&mut stream, proven, &shared)));
+    let greeting =
+        timeout(shared.times.connect, Box::pin(greeting::greet(&mut stream, peer, proven, &shared)));
     let greeted = tokio::select! {
         greeted = greeting => greeted,
         () = shared.closed() => return,

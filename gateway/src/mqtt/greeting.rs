@@ -1,5 +1,7 @@
 //! From a socket to a session: reads CONNECT, finds out who it is and whether it may stay.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncRead, AsyncReadExt};
 use weir_contract::topic::Topic;
 
@@ -40,6 +42,7 @@ pub(super) struct Refusal {
 /// Reads the first packet and decides. `None`: it left, or sent something that deserves no answer.
 pub(super) async fn greet(
     stream: &mut (impl AsyncRead + Unpin),
+    peer: SocketAddr,
     proven: Option<Option<String>>,
     shared: &Shared,
 ) -> Result<Option<Box<Guest>>, Refusal> {
@@ -100,10 +103,14 @@ pub(super) async fn greet(
                     &client_id,
                 ));
             };
-            match passwords.verify(&name, password).await {
+            match passwords.verify(peer.ip().into(), &name, password).await {
                 Verdict::Right => name,
                 Verdict::Wrong => {
                     return Err(refuse(Reason::BadUserNameOrPassword, "wrong user name or password", &name));
+                }
+                Verdict::TooMany => {
+                    let said = "too many wrong logins from this address; try again later";
+                    return Err(refuse(Reason::ServerBusy, said, &name));
                 }
                 Verdict::Busy => return Err(refuse(Reason::ServerBusy, "too many are logging in", &name)),
             }

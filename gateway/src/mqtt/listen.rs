@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connection;
+use super::crowd::Seat;
 use super::shared::Shared;
 use super::tls;
 use crate::facts;
@@ -54,11 +55,16 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
+                // There is no answer before its CONNECT, and reading that would take what is not there.
+                let Some(seat) = shared.crowd.enter(peer.ip().into()) else {
+                    facts::connection_refused("too-many-from-one-address");
+                    continue;
+                };
                 let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
-                    // There is no answer before its CONNECT, and reading that would take what is not there.
                     facts::connection_refused("too-many-connections");
                     continue;
                 };
+                let permit = Box::new(Permit { _seat: seat, _permit: permit });
                 // An acknowledgement is worth more than a full packet.
                 drop(stream.set_nodelay(true));
                 let shared = Arc::clone(&shared);
@@ -80,8 +86,14 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
     }
 }
 
+/// What another connection may have when this one has ended.
+struct Permit {
+    _seat: Seat,
+    _permit: OwnedSemaphorePermit,
+}
+
 /// A connection from its first byte to its end; only then another may have its permit.
-async fn plain(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
+async fn plain(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: Box<Permit>) {
     connection::serve(stream, peer, None, shared).await;
     drop(permit);
 }
@@ -92,7 +104,7 @@ async fn secure(
     peer: SocketAddr,
     tls: TlsAcceptor,
     shared: Arc<Shared>,
-    permit: OwnedSemaphorePermit,
+    permit: Box<Permit>,
 ) {
     if let Some(stream) = Box::pin(shake_hands(stream, peer, tls, &shared)).await {
         let certificates = stream.get_ref().1.peer_certificates();

@@ -8,8 +8,8 @@
 //!
 //! From the outside in:
 //!
-//! * `listen`: sockets, TLS handshakes; `tls`
-//! * `greeting`: CONNECT, who it is ([`passwords`], `topics`), whether it may stay
+//! * `listen`: sockets, TLS handshakes; `tls`; `crowd`: so many from each address
+//! * `greeting`: CONNECT, who it is ([`passwords`], `logins`, `topics`), whether it may stay
 //! * `connection`: from CONNACK to the will, bytes and time; `registry`: one connection for each client
 //! * `session`: the protocol, without IO; `frame` and `answer` (packets, borrowed), `codec` (rumqttd's)
 //! * `local`: queues for local subscribers, retained messages
@@ -30,10 +30,12 @@ mod answer;
 mod codec;
 mod config;
 mod connection;
+mod crowd;
 mod frame;
 mod greeting;
 mod listen;
 mod local;
+mod logins;
 pub mod passwords;
 mod reason;
 pub mod refusals;
@@ -59,6 +61,7 @@ pub use self::config::{Config, Listener, NamedClient, Tls};
 pub use self::reason::Reason;
 pub use self::tls::Error as TlsError;
 
+use self::crowd::Crowd;
 use self::local::Local;
 use self::passwords::Passwords;
 use self::refusals::{Refusals, Refused};
@@ -242,6 +245,7 @@ fn share(
         refusals: Arc::default(),
         connections: Arc::new(Semaphore::new(size(config.connections_max))),
         connections_max: u32::try_from(config.connections_max).unwrap_or(u32::MAX),
+        crowd: Crowd::new(config.connections_per_address_max),
         closing: Semaphore::const_new(0),
         numbers: AtomicU32::new(1),
     })

@@ -1,20 +1,23 @@
 //! The password file: lines of `name:hash`, hashes as `weir-gateway hash-password` makes them (argon2, PHC format).
 //!
 //! Verifying costs tens of milliseconds and megabytes by design, so only a few are verified at a time, off the runtime;
-//! who comes while too many wait is turned away. A name that is not in the file costs as much as one that is, so that
+//! who comes while too many wait, or after too many wrong ones from its address (see `logins`), is turned away unchecked. A name that is not in the file costs as much as one that is, so that
 //! names cannot be guessed by the clock.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
 use tokio::sync::Semaphore;
 
-/// Verified at a time: each takes a core for a while, and 19 MiB.
+use super::logins::{Logins, Source};
+
+/// Verified at a time: each takes a core for a while, and 19 MiB. Not all cores there are.
 const CONCURRENT_MAX: usize = 2;
 /// What they take together.
 pub(super) const MEMORY_BYTES: u64 = CONCURRENT_MAX as u64 * 19 * 1024 * 1024;
@@ -53,6 +56,8 @@ pub(super) enum Verdict {
     Wrong,
     /// Too many are waiting; it may be right.
     Busy,
+    /// Too many were wrong from there, or are being checked; it may be right.
+    TooMany,
 }
 
 /// The names and their hashes.
@@ -63,6 +68,8 @@ pub(super) struct Passwords {
     decoy: Arc<str>,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    logins: Mutex<Logins>,
+    began: Instant,
 }
 
 impl Passwords {
@@ -97,18 +104,24 @@ impl Passwords {
         Ok(Self {
             hashes: Arc::new(hashes),
             decoy,
-            permits: Arc::new(Semaphore::new(CONCURRENT_MAX)),
+            permits: Arc::new(Semaphore::new(concurrent())),
             waiting: AtomicUsize::new(0),
+            logins: Mutex::default(),
+            began: Instant::now(),
         })
     }
 
-    /// Whether `password` is the password of `name`.
-    pub async fn verify(&self, name: &str, password: String) -> Verdict {
+    /// Whether `password` is the password of `name`, as somebody at `source` says.
+    pub async fn verify(&self, source: Source, name: &str, password: String) -> Verdict {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Verdict::Busy;
         }
         let _waiting = Waiting(&self.waiting);
+        if !self.logins().begin(source, name, self.began.elapsed()) {
+            return Verdict::TooMany;
+        }
+        let mut login = Login { passwords: self, source, name, right: None };
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Verdict::Busy };
         let known = self.hashes.get(name).cloned();
         let decoy = Arc::clone(&self.decoy);
@@ -118,8 +131,34 @@ impl Passwords {
             let right = matches_hash(&password, known.as_deref().unwrap_or(&decoy));
             right && known.is_some()
         });
-        if verified.await.unwrap_or(false) { Verdict::Right } else { Verdict::Wrong }
+        let right = verified.await.unwrap_or(false);
+        login.right = Some(right);
+        if right { Verdict::Right } else { Verdict::Wrong }
     }
+
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        self.logins.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// A login that is checked; however it ends, that is told.
+struct Login<'a> {
+    passwords: &'a Passwords,
+    source: Source,
+    name: &'a str,
+    right: Option<bool>,
+}
+
+impl Drop for Login<'_> {
+    fn drop(&mut self) {
+        let now = self.passwords.began.elapsed();
+        self.passwords.logins().end(self.source, self.name, self.right, now);
+    }
+}
+
+fn concurrent() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores - 1).clamp(1, CONCURRENT_MAX)
 }
 
 /// Counts down also when the login is given up.
@@ -150,30 +189,41 @@ pub fn hash(password: &str) -> String {
 mod tests {
     use super::*;
 
+    fn anywhere() -> Source {
+        Source::from(std::net::IpAddr::from([127, 0, 0, 1]))
+    }
+
     #[tokio::test]
     async fn only_the_right_password_of_the_right_name_is_right() {
         let file = format!("# people\n\nalice:{}\nbob:{}\n", hash("one"), hash("two"));
         let passwords = Passwords::parse(&file).unwrap();
-        let verify = |name: &'static str, password: &str| passwords.verify(name, password.to_owned());
+        let from = |last: u8| Source::from(std::net::IpAddr::from([127, 0, 0, last]));
+        let verify =
+            |name: &'static str, password: &str| passwords.verify(from(1), name, password.to_owned());
         assert_eq!(verify("alice", "one").await, Verdict::Right);
         assert_eq!(verify("bob", "two").await, Verdict::Right);
-        for (name, password) in [("alice", "two"), ("bob", ""), ("carol", "one"), ("", "")] {
+        for (name, password) in [("alice", "two"), ("", "two"), ("carol", "one"), ("", "")] {
             assert_eq!(verify(name, password).await, Verdict::Wrong, "{name} {password}");
         }
         assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
+        // From there no more are checked, but from elsewhere.
+        assert_eq!(verify("dave", "x").await, Verdict::Wrong);
+        assert_eq!(verify("dave", "x").await, Verdict::TooMany);
+        assert_eq!(passwords.verify(from(2), "alice", "one".to_owned()).await, Verdict::Right);
+        assert_eq!(verify("bob", "two").await, Verdict::Right, "it has logged in before");
     }
 
     #[tokio::test]
     async fn nobody_is_anybody_in_an_empty_file() {
         let passwords = Passwords::parse("").unwrap();
-        assert_eq!(passwords.verify("", String::new()).await, Verdict::Wrong);
+        assert_eq!(passwords.verify(anywhere(), "", String::new()).await, Verdict::Wrong);
     }
 
     #[tokio::test]
     async fn too_many_logins_are_turned_away_at_once() {
         let passwords = Passwords::parse("").unwrap();
         passwords.waiting.store(WAITING_MAX, Ordering::Relaxed);
-        assert_eq!(passwords.verify("a", String::new()).await, Verdict::Busy);
+        assert_eq!(passwords.verify(anywhere(), "a", String::new()).await, Verdict::Busy);
         assert_eq!(passwords.waiting.load(Ordering::Relaxed), WAITING_MAX);
     }
 

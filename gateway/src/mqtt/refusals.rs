@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,6 +14,11 @@ pub const KEPT_MAX: usize = 256;
 pub const PAYLOAD_BYTES_KEPT_MAX: usize = 1024;
 /// The most bytes kept of each text.
 const TEXT_BYTES_KEPT_MAX: usize = 256;
+
+/// A client whose packets are refused is told of this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Clients told of in that time; of more it is told together.
+const TOLD_MAX: usize = 16;
 
 /// One refused packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +48,14 @@ fn code<S: serde::Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     kept: Mutex<VecDeque<Refused>>,
+    told: Mutex<Told>,
+}
+
+/// Who was told of lately, and when; and how many refusals nobody was told of since.
+#[derive(Debug, Default)]
+struct Told {
+    clients: Vec<(Box<str>, Instant)>,
+    untold: u64,
 }
 
 impl Refusals {
@@ -63,6 +77,19 @@ impl Refusals {
         kept.push_back(refused);
     }
 
+    /// Whether a refusal for this client is to be told now, in the log and the journal: not each one, for whoever sends rubbish
+    /// sends a lot of it. Then says how many there were since the last time, whosoever, with this one.
+    pub fn is_due(&self, client: &str, now: Instant) -> Option<u64> {
+        let mut told = self.told.lock().expect("nothing panics while it holds the lock");
+        told.untold += 1;
+        told.clients.retain(|(_, at)| now.saturating_duration_since(*at) < TELL_EVERY);
+        if told.clients.len() >= TOLD_MAX || told.clients.iter().any(|(name, _)| **name == *client) {
+            return None;
+        }
+        told.clients.push((client.into(), now));
+        Some(std::mem::take(&mut told.untold))
+    }
+
     /// Oldest first.
     pub fn all(&self) -> Vec<Refused> {
         self.kept.lock().expect("nothing panics while it holds the lock").iter().cloned().collect()
@@ -76,6 +103,17 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_client_is_told_of_now_and_then_and_a_crowd_of_them_together() {
+        let (refusals, begin) = (Refusals::default(), Instant::now());
+        assert_eq!(refusals.is_due("a", begin), Some(1));
+        assert!((0..1000).all(|_| refusals.is_due("a", begin).is_none()));
+        assert_eq!(refusals.is_due("b", begin), Some(1001));
+        let told = (0..1000).filter(|index| refusals.is_due(&format!("c{index}"), begin).is_some());
+        assert_eq!(told.count(), TOLD_MAX - 2);
+        assert_eq!(refusals.is_due("a", begin + TELL_EVERY), Some(987));
+    }
 
     #[test]
     fn the_newest_are_kept_and_of_each_a_beginning() {

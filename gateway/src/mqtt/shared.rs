@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use weir_contract::Id;
 
+use super::crowd::Crowd;
 use super::local::Local;
 use super::passwords::Passwords;
 use super::refusals::Refusals;
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     /// A permit for each connection there may be.
     pub connections: Arc<Semaphore>,
     pub connections_max: u32,
+    /// And how many from each address.
+    pub crowd: Arc<Crowd>,
     /// Never has permits; closed when the gateway goes down.
     pub closing: Semaphore,
     /// The last number given to a connection.

@@ -335,6 +335,30 @@ fn http(daemon: &Daemon, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_without_the_device_knowing_is_told_to_its_owner() {
+    let nats = Nats::start().await;
+    let mut daemon = Daemon::start(&nats.url(), "").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..1000).all(|_| device.publish_bytes(b"no uplink")), "MQTT 3.1.1 knows no refusal");
+    let metrics = http(&daemon, "/metrics");
+    let counted = "weir_gateway_uplinks_refused_total{reason=\"payload-format-invalid\"} 1000";
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(daemon.terminate().await.success());
+    let told = daemon.log().lines().filter(|line| line.contains("WARN") && line.contains("d-1")).count();
+    assert_eq!(told, 1, "once a minute: {}", daemon.log());
+    let segments = nats.segments().await;
+    let payloads = segments.iter().flat_map(|segment| &segment.payloads);
+    let events = payloads.map(|payload| Uplink::read(payload).expect("an uplink"));
+    let told = events.flat_map(|uplink| {
+        let refused = uplink.events().filter(|event| event.kind == "publishes-refused");
+        refused.map(|event| event.body.to_vec()).collect::<Vec<_>>()
+    });
+    let told: Vec<Vec<u8>> = told.collect();
+    let body = String::from_utf8_lossy(told.first().expect("it is in the log"));
+    assert!(told.len() == 1 && body.contains("d-1") && body.contains("not an uplink"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_publishes_as_the_gateway_itself() {
     let daemon = Daemon::start(NO_NATS, "").await;
     let mut device = Device::connect(daemon.mqtt, "gw-1");

@@ -1,12 +1,14 @@
 //! What a session asks of the world, done.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use weir_contract::Id;
 
 use crate::custody::{Full, Ticket, Waiter};
 use crate::downlink::Mailbox;
 use crate::facts;
+use crate::journal::Entry;
 use crate::mqtt::local::{Link, Message, Page};
 use crate::mqtt::reason::Reason;
 use crate::mqtt::session::{Outside, Uplink};
@@ -100,6 +102,17 @@ impl Outside for World<'_> {
     fn refused(&mut self, client: &Client, topic: &str, reason: Reason, said: &str, payload: &[u8]) {
         facts::uplink_refused(reason.as_str());
         tracing::debug!(client = %client.name, topic, %reason, "refused: {said}");
+        if let Some(count) = self.shared.refusals.is_due(&client.name, Instant::now()) {
+            tracing::warn!(
+                client = %client.name, topic, %reason, count,
+                "refused: {said}; how it begins is shown by `weir-gateway refusals`"
+            );
+            // Where the version has no word for it, the device goes on as if all were well: its owner has to know.
+            if let Some(device) = client.device {
+                let reason = format!("{reason}: {said}").into();
+                self.shared.journal.send(Entry::PublishesRefused { device, count, reason });
+            }
+        }
         self.shared.refusals.keep(self.shared.clock.unix_ms(), &client.name, topic, reason, said, payload);
     }
 

@@ -2,7 +2,10 @@
 //! memory stays within limits.
 #![cfg(target_os = "linux")]
 
+mod floods;
 mod hoards;
+mod logins;
+mod storms;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,10 +20,13 @@ use super::harness::{CONNACK_V4, connect_v4, puback, publish, uplink_payload};
 /// that it shares with its attackers.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 /// How much more memory an attack may take than there was before: far below what the limits of these tests allow.
-const GROWTH_BYTES_MAX: usize = 64 << 20;
+const GROWTH_BYTES_MAX: usize = 96 << 20;
 
 const RIGHTS: &str = "mqtt.client = [{ name = \"app\", publish = [\"#\"], subscribe = [\"#\"] }, \
                       { name = \"other\", publish = [\"#\"], subscribe = [\"#\"] }]";
+
+/// How long each attack lasts.
+const ATTACK: Duration = Duration::from_millis(1500);
 
 /// A connection that gives up after a while.
 fn open(address: SocketAddr) -> TcpStream {
@@ -95,4 +101,15 @@ fn suffer(what: &str, daemon: &Daemon, attack: impl FnOnce(SocketAddr)) {
     assert!(growth < GROWTH_BYTES_MAX, "{what}: {growth} bytes more resident");
     // Who comes after it finds everything as it was.
     drop(connect(address, "late"));
+}
+
+/// Repeats `act` for the time of an attack.
+fn again_and_again(mut act: impl FnMut(u32)) {
+    let begun = Instant::now();
+    for round in 0.. {
+        if begun.elapsed() > ATTACK {
+            return;
+        }
+        act(round);
+    }
 }
