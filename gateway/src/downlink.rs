@@ -16,9 +16,9 @@
 //! - What the stream has delivered is kept, or refused in the journal: nothing is dropped in silence.
 
 mod config;
-mod core;
+pub(crate) mod core;
 mod nats;
-mod store;
+pub(crate) mod store;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;

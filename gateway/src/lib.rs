@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod custody;
 pub mod downlink;
+mod durable;
 pub mod facts;
 pub mod intake;
 pub mod journal;

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use weir_contract::Id;
 
 use super::core::{ENDED_KEPT_MAX, Order};
+use crate::durable;
 
 const COMMAND: &str = "command";
 const ENDED: &str = "ended";
@@ -67,9 +68,7 @@ impl Store {
     /// # Errors
     /// [`Error`]
     pub fn open(folder: &Path) -> Result<(Self, Left), Error> {
-        fs::create_dir_all(folder).map_err(Error::of("make", folder))?;
-        let parent = folder.parent().unwrap_or(Path::new("."));
-        sync_folder(parent)?;
+        durable::create_folder(folder).map_err(Error::of("make", folder))?;
         let mut files = Vec::new();
         for entry in fs::read_dir(folder).map_err(Error::of("list", folder))? {
             let path = entry.map_err(Error::of("list", folder))?.path();
@@ -155,7 +154,7 @@ impl Store {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::of("sync", folder))
+    durable::sync_folder(folder).map_err(Error::of("sync", folder))
 }
 
 fn encode(order: &Order) -> Vec<u8> {

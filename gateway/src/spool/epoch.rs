@@ -5,7 +5,8 @@
 //!   `sync_file_range`, which flushes neither the disk's cache nor the file's length: [`Writing::barrier`] calls
 //!   `sync_data` on the file after it.
 //! - `conf`: written when the database is made, never again: synced then.
-//! - `snap.*`: an index of the log, written (and synced) when an existing database is opened. Not needed: without it the log is read.
+//! - `snap.*`: an index of the log, written when an existing database is opened. Not needed: without it the log is read. Removed
+//!   before each opening, because sled takes one that a cut of the power left half written for the index of what there is.
 //! - `blobs/*`: what is longer than a quarter of a 512 KiB segment: a long value, **or a page**, that is a leaf with all its
 //!   values, whenever sled writes a leaf as a whole. Written without any sync, so nothing must ever go there.
 //!
@@ -162,6 +163,7 @@ impl Epoch {
         // sled would make what is not there.
         let log = path.join("db");
         fs::metadata(&log).map_err(Error::io("open", &log))?;
+        remove_indexes(path)?;
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
             match open_db(path) {
@@ -269,6 +271,8 @@ pub(super) fn hide(path: &Path) -> Result<PathBuf, Error> {
     let gone = path.with_extension("gone");
     remove(&gone)?;
     fs::rename(path, &gone).map_err(Error::io("rename", path))?;
+    // Else a power cut could bring its name back, and what is in it would be gone all the same.
+    sync_folder(path.parent().expect("an epoch is in a folder"))?;
     Ok(gone)
 }
 
@@ -278,6 +282,16 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+fn remove_indexes(path: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
+        let entry = entry.map_err(Error::io("list", path))?;
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 fn open_db(path: &Path) -> Result<sled::Db, Error> {

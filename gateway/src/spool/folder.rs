@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use crate::durable;
 
 /// What the uplink has had acknowledged by the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if need be and takes it for this process.
     pub fn open(path: &Path, now_ms: u64) -> Result<Self, Error> {
-        create_folder(&path.join("epochs"))?;
+        durable::create_folder(&path.join("epochs")).map_err(Error::io("create", path))?;
         let lock_path = path.join("lock");
         let mut lock = File::options()
             .create(true)
@@ -122,22 +123,9 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Creates a folder and those above it that are missing, each synced into its parent.
-fn create_folder(path: &Path) -> Result<(), Error> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_folder(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
-        _ => sync_folder(parent),
-    }
-}
-
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", path))
+    durable::sync_folder(path).map_err(Error::io("sync", path))
 }
 
 /// A file of one line: magic, numbers, and a checksum of both. A person can read it.

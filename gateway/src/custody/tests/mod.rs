@@ -1,5 +1,6 @@
 mod child;
 mod crash;
+mod power;
 mod taking;
 
 /// Some moment.
