@@ -25,12 +25,10 @@ pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
 /// # Errors
 /// What kept it from being opened where it is.
 pub(super) fn open_epoch(path: &Path) -> Result<Epoch, Error> {
-    remove_half_written(path);
     let error = match Epoch::open(path) {
         Err(error) if !error.is_damage() && error.may_pass() => error,
         opened => return opened,
     };
-    remove_half_written(path);
     let copied = Copy::of(path).map_err(Error::io("copy", path)).and_then(|copy| Epoch::open(&copy.path));
     match copied {
         Ok(epoch) => {
@@ -43,16 +41,6 @@ pub(super) fn open_epoch(path: &Path) -> Result<Epoch, Error> {
                 "an epoch cannot be read from a copy in memory either"
             );
             Err(error)
-        }
-    }
-}
-
-/// sled takes an index that it could not write whole for a damaged database.
-fn remove_half_written(path: &Path) {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".generating")) {
-        if let Err(error) = fs::remove_file(entry.path()) {
-            tracing::warn!(file = %entry.path().display(), %error, "could not remove a half-written index");
         }
     }
 }
