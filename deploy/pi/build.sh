@@ -3,7 +3,7 @@
 #
 #   deploy/pi/build.sh arm64                  weir-gateway for Pi 3, 4, 5, Zero 2 W with a 64-bit system
 #   deploy/pi/build.sh armhf                  for Pi 2 and later with a 32-bit system
-#   deploy/pi/build.sh arm64 weir-provision   another program of the workspace
+#   deploy/pi/build.sh arm64 weir-provision   another program of the workspace, which a package of that name has
 #
 # The compiler is the first of these that can be had:
 #   1. rustup's, with the target added to it
@@ -17,10 +17,6 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 arch=${1:?say arm64 or armhf}
 program=${2:-weir-gateway}
-case $program in
-    weir-gateway) package=weir-gateway ;;
-    *) package=${3:?say which package has $program} ;;
-esac
 case $arch in
     arm64) target=aarch64-unknown-linux-gnu cross=aarch64-linux-gnu libc=libc6-dev-arm64-cross ;;
     armhf) target=armv7-unknown-linux-gnueabihf cross=arm-linux-gnueabihf libc=libc6-dev-armhf-cross ;;
@@ -113,5 +109,5 @@ export "CARGO_TARGET_${upper}_LINKER=$cross-gcc"
 export "CARGO_TARGET_${upper}_RUSTFLAGS=${flags:+$flags }${prefix_maps# }"
 export "CC_$lower=$cross-gcc" "AR_$lower=$cross-ar" "CFLAGS_$lower=${c_maps# }"
 # shellcheck disable=SC2086
-nice -n "${NICE:-0}" "$cargo" build --quiet --locked --profile pi $build_std --target "$target" -p "$package" --bin "$program" >&2
+nice -n "${NICE:-0}" "$cargo" build --quiet --locked --profile pi $build_std --target "$target" -p "$program" --bin "$program" >&2
 echo "${CARGO_TARGET_DIR:-$root/target}/$target/pi/$program"

@@ -4,7 +4,7 @@
 #   lintian          no errors, no warnings
 #   the unit         systemd-analyze verify, and its exposure: at most 1.2 of 10
 #   dpkg             install, upgrade, remove, install again, purge in an empty tree, with the scripts run
-#   the binary       runs under qemu-user, and finds its configuration right
+#   the programs     run under qemu-user; the gateway finds its configuration right, weir-provision reads what it wrote
 #
 # What is missing for that is installed where that needs no password; ends with 3 if it cannot be had.
 set -eu
@@ -56,6 +56,7 @@ life() {
     step="the installation"
     inside -i "$1"
     is -x "$tree/usr/bin/weir-gateway"
+    is -x "$tree/usr/bin/weir-provision"
     is -d "$tree/var/lib/weir"
     # A link to where the unit will be once this tree is a system.
     is -h "$tree/etc/systemd/system/multi-user.target.wants/weir-gateway.service"
@@ -80,6 +81,7 @@ life() {
     step="removing"
     inside -r weir-gateway
     is ! -e "$tree/usr/bin/weir-gateway"
+    is ! -e "$tree/usr/bin/weir-provision"
     is -s "$tree/var/lib/weir/spool/epoch"
     is -s "$tree/etc/weir/gateway.toml"
 
@@ -104,7 +106,7 @@ newer() {
     echo "$folder/newer.deb"
 }
 
-binary() {
+programs() {
     tree=$(mktemp -d)
     dpkg-deb -x "$1" "$tree"
     case $(dpkg-deb -f "$1" Architecture) in
@@ -116,6 +118,10 @@ binary() {
     sed "s#^folder = .*#folder = \"$tree/spool\"#" "$tree/etc/weir/gateway.toml" >"$tree/here.toml"
     $emulator "$tree/usr/bin/weir-gateway" check --config "$tree/here.toml" | grep -x 'connections_max = 1000' >/dev/null ||
         fail "the binary in $1 does not like its configuration"
+    provision="$emulator $tree/usr/bin/weir-provision"
+    $provision write --device d-1 --gateway gw-1.local --out "$tree/record.uf2" --address 0x101F0000 >&2 ||
+        fail "weir-provision in $1 does not write a record"
+    $provision read "$tree/record.uf2" --json | grep -F '"device": "d-1"' >/dev/null || fail "weir-provision in $1 does not read its record"
     rm -rf "$tree"
 }
 
@@ -123,6 +129,6 @@ for deb; do
     lint "$deb"
     unit "$deb"
     life "$deb"
-    binary "$deb"
+    programs "$deb"
     say "$deb is in order"
 done

@@ -1,7 +1,5 @@
 #!/bin/sh
-# Builds Debian packages of the gateway: package.sh arm64 armhf. Prints each one's path and size.
-#
-#   WITH="weir-provision:weir-provision"   more programs to put in, PROGRAM:CARGO-PACKAGE, separated by spaces
+# Builds Debian packages of the gateway, with weir-provision: package.sh arm64 armhf. Prints each one's path and size.
 #
 # The same programs of the same commit make the same package, bit for bit: times are the commit's, owners are root, names are in
 # order. The programs do not tell where they were built.
@@ -48,8 +46,8 @@ depends() {
 
 # The libraries that are linked in, each with its licence: most of them ask for that.
 libraries() { # libraries TARGET
-    PATH=$PATH:/usr/bin cargo tree --locked -p weir-gateway -e normal --target "$1" --prefix none --format '{p}|{l}' |
-        sed 's/ (\*)$//; s/ (proc-macro)//' | grep -v '(/' | LC_ALL=C sort -u |
+    PATH=$PATH:/usr/bin cargo tree --locked -p weir-gateway -p weir-provision -e normal --target "$1" --prefix none --format '{p}|{l}' |
+        sed 's/ (\*)$//; s/ (proc-macro)//' | grep -v -e '(/' -e '^$' | LC_ALL=C sort -u |
         while IFS='|' read -r library licence; do
             printf '\n==== %s: %s\n' "$library" "$licence"
             folder=$(echo "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"${library% v*}-${library##* v}")
@@ -68,10 +66,9 @@ package() {
     arch=$1
     stage=$work/stage-$arch
     rm -rf "$stage"
-    programs=$(deploy/pi/build.sh "$arch")
-    for more in ${WITH:-}; do
-        programs="$programs $(deploy/pi/build.sh "$arch" "${more%%:*}" "${more##*:}")"
-    done
+    gateway=$(deploy/pi/build.sh "$arch")
+    provision=$(deploy/pi/build.sh "$arch" weir-provision)
+    programs="$gateway $provision"
     umask 022
     for program in $programs; do
         put 755 "$program" "/usr/bin/$(basename "$program")"
@@ -81,9 +78,12 @@ package() {
     put 644 "$tree/weir-gateway.tmpfiles" /usr/lib/tmpfiles.d/weir-gateway.conf
     put 644 "$tree/copyright" /usr/share/doc/weir-gateway/copyright
     put 644 deploy/pi/README.md /usr/share/doc/weir-gateway/README.md
-    put 644 "$tree/weir-gateway.1" /usr/share/man/man1/weir-gateway.1
-    squeeze /usr/share/man/man1/weir-gateway.1
-    libraries "$(basename "$(dirname "$(dirname "${programs%% *}")")")" >"$stage/usr/share/doc/weir-gateway/libraries"
+    for program in $programs; do
+        page=$(basename "$program").1
+        put 644 "$tree/$page" "/usr/share/man/man1/$page"
+        squeeze "/usr/share/man/man1/$page"
+    done
+    libraries "$(basename "$(dirname "$(dirname "$gateway")")")" >"$stage/usr/share/doc/weir-gateway/libraries"
     grep -q '^==== tokio v' "$stage/usr/share/doc/weir-gateway/libraries" || { say "cargo does not tell the libraries"; exit 1; }
     squeeze /usr/share/doc/weir-gateway/libraries
     mkdir -p "$stage/var/lib/weir"
@@ -118,8 +118,7 @@ package() {
     rm -f "$out"/weir-gateway_*_"$arch.deb"
     deb=$out/weir-gateway_${VERSION}_$arch.deb
     dpkg-deb --root-owner-group -Zxz --build "$stage" "$deb" >/dev/null
-    # shellcheck disable=SC2086
-    say "$arch: weir-gateway $(stat -c %s ${programs%% *} | numfmt --to=iec) stripped, package $(stat -c %s "$deb" | numfmt --to=iec), $(sed -n 's/^Depends: //p' "$stage/DEBIAN/control")"
+    say "$arch: weir-gateway $(stat -c %s "$gateway" | numfmt --to=iec), weir-provision $(stat -c %s "$provision" | numfmt --to=iec), both stripped; package $(stat -c %s "$deb" | numfmt --to=iec), $(sed -n 's/^Depends: //p' "$stage/DEBIAN/control")"
     echo "$deb"
 }
 

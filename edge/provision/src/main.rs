@@ -24,7 +24,9 @@ Examples:
   a record to be put at the beginning of the board's EEPROM
     weir-provision write --device dev-1 --gateway 192.168.1.20:1883 --out record.bin
   what a board or file says
-    weir-provision read record.bin";
+    weir-provision read record.bin
+
+On a Raspberry Pi it comes with the gateway's package. `weir-provision write --help` has an example for every kind of board";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -49,8 +51,10 @@ Examples:
   into the image of a 24C256; what else is in it stays, so the device keeps its events
     weir-provision write --device dev-1 --gateway gw.lan --image eeprom.bin --size 32768
   for a board with flash, at an address, for its programmer or as a file to be dropped on its USB drive
-    weir-provision write --device dev-1 --gateway gw.lan --out record.hex --address 0x080E0000
-    weir-provision write --device dev-1 --gateway gw.lan --out record.uf2 --address 0x101FF000";
+    weir-provision write --device dev-1 --gateway gw.lan --out record.hex --address 0x08120000
+    weir-provision write --device dev-1 --gateway gw.lan --out record.uf2 --address 0x101F0000
+  many, one after the other
+    for n in 1 2 3; do weir-provision write --device dev-$n --gateway gw.lan --out dev-$n.bin; done";
 
 const READ_EXAMPLES: &str = "\
 Examples:

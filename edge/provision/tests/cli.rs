@@ -172,18 +172,24 @@ fn a_file_with_a_password_is_only_its_owners() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn help_has_examples_that_run() {
     let folder = folder();
     let at = folder.path();
     fs::write(at.join("secret"), "x").expect("writes");
+    let program = Path::new(env!("CARGO_BIN_EXE_weir-provision")).parent().expect("in a folder").display();
+    let path = format!("{program}:{}", std::env::var("PATH").unwrap_or_default());
     let mut examples = 0;
     for help in ["--help", "write --help", "read --help"] {
         let text = ok(at, help);
-        for line in text.lines().filter_map(|line| line.trim().strip_prefix("weir-provision ")) {
-            ok(at, line);
+        let is_example = |line: &&str| line.starts_with("weir-provision ") || line.starts_with("for n in ");
+        for line in text.lines().map(str::trim).filter(is_example) {
+            let output = Command::new("sh").args(["-ec", line]).current_dir(at).env("PATH", &path).output();
+            let output = output.expect("a shell");
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
             examples += 1;
         }
     }
-    assert!(examples >= 8, "{examples} examples");
+    assert!(examples >= 9, "{examples} examples");
 }
