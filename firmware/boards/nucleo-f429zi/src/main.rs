@@ -11,8 +11,6 @@
 #![no_std]
 #![no_main]
 
-mod log_uart;
-
 use embassy_executor::Spawner;
 use embassy_net::Runner;
 use embassy_stm32::eth::{Ethernet, GenericPhy, InterruptHandler, PacketQueue, Sma};
@@ -28,6 +26,7 @@ use embassy_stm32::time::Hertz;
 use embassy_stm32::usart::{Config as UartConfig, UartTx};
 use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{Config, bind_interrupts, pac};
+use log_lines::Lines;
 use static_cell::{ConstStaticCell, StaticCell};
 use weir_firmware::{Board, Memory};
 
@@ -38,6 +37,10 @@ const SECTOR_LEN: u32 = 128 * 1024;
 const SECTORS: u32 = 7;
 /// Erasing a sector takes up to two seconds, in which nothing else is done.
 const WATCHDOG_US: u32 = 20_000_000;
+
+static LOG: Lines<UartTx<'static, Blocking>> = Lines::new(|uart, text| {
+    let _ = uart.blocking_write(text);
+});
 
 bind_interrupts!(struct Interrupts {
     ETH => InterruptHandler;
@@ -62,7 +65,7 @@ async fn main(spawner: Spawner) {
 
     let pins = embassy_stm32::init(clocks());
     if let Ok(uart) = UartTx::new_blocking(pins.USART3, pins.PD8, UartConfig::default()) {
-        log_uart::start(uart);
+        LOG.start(uart);
     }
     // What the chip knows of a reset before which nobody said a word.
     let silent = if pac::RCC.csr().read().wdgrstf() { "watchdog" } else { "reset-pin" };

@@ -11,8 +11,6 @@
 #![no_std]
 #![no_main]
 
-mod log_uart;
-
 use embassy_executor::Spawner;
 use embassy_net::Runner;
 use embassy_net_wiznet::chip::W5500;
@@ -24,10 +22,11 @@ use embassy_rp::gpio::{Input, Level, Output, Pull};
 use embassy_rp::i2c::{Blocking as BlockingI2c, Config as I2cConfig, I2c};
 use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, FLASH, I2C0, SPI0};
 use embassy_rp::spi::{Async, Config as SpiConfig, Spi};
-use embassy_rp::uart::{Config as UartConfig, UartTx};
+use embassy_rp::uart::{Blocking as BlockingUart, Config as UartConfig, UartTx};
 use embassy_rp::watchdog::{ResetReason, Watchdog};
 use embassy_time::{Delay, Duration};
 use embedded_hal_bus::spi::ExclusiveDevice;
+use log_lines::Lines;
 use static_cell::{ConstStaticCell, StaticCell};
 use weir_firmware::{Board, Memory};
 
@@ -41,6 +40,10 @@ const JOURNAL: core::ops::Range<u32> = RECORD + 4096..FLASH_LEN as u32;
 const SPI_HZ: u32 = 20_000_000;
 /// The longest that the RP2040's watchdog can wait.
 const WATCHDOG: Duration = Duration::from_millis(8_300);
+
+static LOG: Lines<UartTx<'static, BlockingUart>> = Lines::new(|uart, text| {
+    let _ = uart.blocking_write(text);
+});
 
 bind_interrupts!(struct Interrupts {
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
@@ -70,7 +73,7 @@ async fn main(spawner: Spawner) {
     static FRAMES: ConstStaticCell<State<2, 2>> = ConstStaticCell::new(State::new());
 
     let pins = embassy_rp::init(embassy_rp::config::Config::default());
-    log_uart::start(UartTx::new_blocking(pins.UART0, pins.PIN_0, UartConfig::default()));
+    LOG.start(UartTx::new_blocking(pins.UART0, pins.PIN_0, UartConfig::default()));
     let mut watchdog = Watchdog::new(pins.WATCHDOG);
     // What the chip knows of a reset before which nobody said a word.
     let silent = match watchdog.reset_reason() {
