@@ -18,6 +18,7 @@
 mod config;
 pub(crate) mod core;
 mod nats;
+mod own;
 pub(crate) mod store;
 
 use std::collections::{HashMap, VecDeque};
@@ -37,6 +38,7 @@ use weir_contract::uplink::Uplink;
 
 pub use self::config::Config;
 pub use self::core::Waiting;
+pub use self::own::Own;
 pub use self::store::Error;
 
 use self::core::{Admission, Core, Effect, Limits, Listener, Order, Refusal};
@@ -131,6 +133,8 @@ pub struct Setup {
     pub journal: journal::Sender,
     /// The wall clock.
     pub clock: Clock,
+    /// For commands to the gateway itself.
+    pub own: Own,
 }
 
 /// Starts the downlink on the current runtime. Reads what waits, from the disk.
@@ -138,7 +142,7 @@ pub struct Setup {
 /// # Errors
 /// The folder cannot be read.
 pub fn start(setup: Setup) -> Result<Downlink, Error> {
-    let Setup { config, uplink, folder, site, gateway, journal, clock } = setup;
+    let Setup { config, uplink, folder, site, gateway, journal, clock, own } = setup;
     // Checked to be far below that.
     let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let limits = Limits {
@@ -166,7 +170,11 @@ pub fn start(setup: Setup) -> Result<Downlink, Error> {
         hub: Arc::clone(&hub),
         store: Arc::clone(&store),
     };
-    let tasks = vec![tokio::spawn(taker.run()), tokio::spawn(attend(Arc::clone(&hub), store))];
+    let tasks = vec![
+        tokio::spawn(taker.run()),
+        tokio::spawn(attend(Arc::clone(&hub), store)),
+        tokio::spawn(own::run(Arc::clone(&hub), gateway, own)),
+    ];
     Ok(Downlink { hub, tasks })
 }
 
@@ -251,6 +259,19 @@ impl Hub {
                 state.core.answered(now_ms, device, &id.to_cow(), outcome);
             }
         }
+        self.settle(state, now_ms);
+    }
+
+    /// Whether this command waits for this device.
+    fn waits(&self, device: &Id, id: &str) -> bool {
+        self.state().core.waits(device, id)
+    }
+
+    /// A device has said what became of a command.
+    fn answered(&self, device: &Id, id: &str, outcome: Outcome) {
+        let now_ms = self.clock.unix_ms();
+        let mut state = self.state();
+        state.core.answered(now_ms, device, id, outcome);
         self.settle(state, now_ms);
     }
 

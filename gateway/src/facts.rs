@@ -2,8 +2,8 @@
 //!
 //! Handles are made once; a fact costs an atomic addition. Before [`install`] every function does nothing.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{
@@ -187,6 +187,20 @@ pub fn uplink_state(state: &'static str, others: &[&'static str]) {
 /// A publish or a look at the stream failed. `reason` is one of a few fixed words.
 pub fn uplink_failed(reason: &'static str) {
     with(|_| counter!("weir_gateway_uplink_failures_total", "reason" => reason).increment(1));
+}
+
+/// Why nothing is delivered at the moment, in one of a few fixed words; `None` if there is no trouble.
+pub fn uplink_trouble(reason: Option<&'static str>) {
+    static LAST: Mutex<Option<&str>> = Mutex::new(None);
+    with(|_| {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = std::mem::replace(&mut *last, reason) {
+            gauge!("weir_gateway_uplink_trouble", "reason" => last).set(0.0);
+        }
+        if let Some(reason) = reason {
+            gauge!("weir_gateway_uplink_trouble", "reason" => reason).set(1.0);
+        }
+    });
 }
 
 /// Uplinks the stream had acknowledged are gone from it and from the spool.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use minicbor::encode::write::Cursor;
 use tokio::sync::{mpsc, oneshot};
-use weir_contract::body::Body;
+use weir_contract::body::{Body, Outcome};
 use weir_contract::uplink::{self, EVENT_OVERHEAD_MAX, Event, HEADER_LEN_MAX, Header};
 use weir_contract::{Id, Kind, NoRoom, Text};
 
@@ -66,6 +66,17 @@ pub enum Entry {
         count: u64,
         /// Why this one was, in a few words; at most 200 bytes are kept.
         reason: Cow<'static, str>,
+    },
+    /// What became of a command to the gateway itself.
+    CommandAnswered {
+        /// Which.
+        id: Box<str>,
+        /// What became of it.
+        outcome: Outcome,
+        /// In words; at most 200 bytes are kept.
+        reason: Option<String>,
+        /// One CBOR item of at most 80 bytes.
+        result: Option<Vec<u8>>,
     },
     /// Uplinks that the stream had acknowledged are gone from it, and from the spool as well.
     UplinksGone {
@@ -300,6 +311,12 @@ impl Entry {
                     Ok::<_, NoRoom>(e.writer().position())
                 });
                 (kind, body)
+            }
+            Entry::CommandAnswered { id, outcome, reason, result } => {
+                let reason = reason.as_deref().map(|reason| Text::from(cut(reason)));
+                let (id, result) = ((&**id).into(), result.as_deref());
+                let body = Body::CommandAnswered { outcome: *outcome, id, reason, result };
+                (body.kind(), encode(|buffer| body.write(buffer)))
             }
             Entry::UplinksGone { incarnation, from, to, reason } => {
                 let kind = "uplinks-gone".parse().expect("it is one");

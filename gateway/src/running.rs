@@ -122,19 +122,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let source = Source { site: config.gateway.site, gateway: config.gateway.id, lane };
     let journal_task =
         tokio::spawn(journal::run(entries, config.gateway.id, custody.clone(), clock.clone(), flushes));
+    let drain_max = Duration::from_millis(config.uplink.drain_ms_max);
+    let spool = Arc::clone(custody.spool());
+    let uplink =
+        uplink::start(config.uplink.clone(), &source, Arc::clone(&spool), journal.clone(), clock.clone());
     let setup = downlink::Setup {
         config: config.commands,
-        uplink: config.uplink.clone(),
+        uplink: config.uplink,
         folder: folder.join(COMMANDS_FOLDER),
         site: source.site,
         gateway: source.gateway,
         journal: journal.clone(),
         clock: clock.clone(),
+        own: downlink::Own { spool, resend: uplink.resend(), flushes: journal_flushes.clone() },
     };
     let downlink = downlink::start(setup)?;
-    let drain_max = Duration::from_millis(config.uplink.drain_ms_max);
-    let uplink =
-        uplink::start(config.uplink, &source, Arc::clone(custody.spool()), journal.clone(), clock.clone());
     let mqtt = mqtt::Config { gateway: Some(source.gateway), ..config.mqtt };
     let listeners = mqtt::start(mqtt, custody.clone(), downlink.hub(), journal, clock.clone()).await?;
 

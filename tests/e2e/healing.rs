@@ -73,7 +73,7 @@ fn views_made_again_from_the_log_are_the_same() -> Result<()> {
 }
 
 /// Every answer there is about every device.
-fn views(world: &World) -> Result<Vec<String>> {
+pub(super) fn views(world: &World) -> Result<Vec<String>> {
     let devices = world.cloud.get("/v1/devices?limit=1000")?;
     let mut views = Vec::new();
     for device in devices["devices"].as_array().into_iter().flatten() {

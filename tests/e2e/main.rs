@@ -14,6 +14,8 @@ mod outages;
 mod outboxes;
 mod permissions;
 mod refusals;
+mod refusing_cloud;
+mod resend;
 mod resets;
 mod stock_clients;
 mod tidy;

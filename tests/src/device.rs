@@ -51,7 +51,12 @@ impl Device {
 
     /// From now on every event is a text of so many bytes.
     pub fn emit_large(&mut self, bytes: usize) {
-        self.text = "x".repeat(bytes);
+        self.emit_text("x".repeat(bytes));
+    }
+
+    /// From now on every event is this text.
+    pub fn emit_text(&mut self, text: String) {
+        self.text = text;
     }
 
     /// Connects it with MQTT 3.1.1.

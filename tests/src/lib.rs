@@ -22,4 +22,4 @@ pub mod tls;
 pub mod wait;
 mod world;
 
-pub use world::{Change, Plan, SETTLED_WITHIN, SITE, World};
+pub use world::{Change, Plan, SETTLED_WITHIN, SITE, World, check_log, plain};

@@ -44,15 +44,28 @@ pub struct Nats {
 impl Nats {
     /// Starts one with its files in `folder`.
     pub fn start(name: &str, folder: &Path, config: NatsConfig) -> Result<Nats> {
+        let nats = Nats::launch(name, folder, config)?;
+        nats.await_healthy()?;
+        Ok(nats)
+    }
+
+    /// The same, not yet healthy: one of a cluster is not before the others are there.
+    pub fn launch(name: &str, folder: &Path, config: NatsConfig) -> Result<Nats> {
         std::fs::create_dir_all(folder)?;
         let (name, folder) = (name.to_owned(), folder.to_owned());
         let mut nats = Nats { name, folder, config, port: None, monitor_port: None, process: None };
-        nats.start_again()?;
+        nats.launch_again()?;
         Ok(nats)
     }
 
     /// Starts it again after [`stop`](Self::stop) or [`kill9`](Self::kill9).
     pub fn start_again(&mut self) -> Result<()> {
+        self.launch_again()?;
+        self.await_healthy()
+    }
+
+    /// The same, not yet healthy.
+    pub fn launch_again(&mut self) -> Result<()> {
         let file = self.folder.join("nats.conf");
         std::fs::write(&file, self.config_text()?)?;
         let log = self.folder.with_extension("log");
@@ -66,7 +79,11 @@ impl Nats {
         self.port = Some(port_of(&found["nats"][0])?);
         self.monitor_port = Some(port_of(&found["monitoring"][0])?);
         self.process = Some(process);
-        // JetStream recovers its streams before it says that it is healthy.
+        Ok(())
+    }
+
+    /// JetStream recovers its streams before it says that it is healthy.
+    pub fn await_healthy(&self) -> Result<()> {
         eventually(START_WITHIN, "nats-server to be healthy", || {
             Ok(self.monitor("/healthz").ok().filter(|health| health["status"] == "ok"))
         })?;
@@ -113,6 +130,18 @@ impl Nats {
     /// The process, while it runs.
     pub fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().with_context(|| format!("{} is not running", self.name))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is meant to be running.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
     }
 
     /// `nats://127.0.0.1:PORT` (`tls://` with TLS); the same after a restart.
@@ -172,6 +201,45 @@ impl Nats {
         wait(async {
             self.jetstream().await?.create_stream(config).await?;
             Ok(())
+        })
+    }
+
+    /// Changes the stream of segments.
+    pub fn change_stream(
+        &self,
+        change: impl FnOnce(&mut async_nats::jetstream::stream::Config),
+    ) -> Result<()> {
+        wait(async {
+            let log = self.jetstream().await?;
+            let mut config = log.get_stream(subject::STREAM).await?.cached_info().config.clone();
+            change(&mut config);
+            log.update_stream(config).await?;
+            Ok(())
+        })
+    }
+
+    /// Deletes one message of the stream of segments.
+    pub fn delete(&self, sequence: u64) -> Result<()> {
+        wait(async {
+            self.jetstream().await?.get_stream(subject::STREAM).await?.delete_message(sequence).await?;
+            Ok(())
+        })
+    }
+
+    /// The name of the server that leads the stream of segments; empty if none does.
+    pub fn stream_leader(&self) -> Result<String> {
+        wait(async {
+            let stream = self.jetstream().await?.get_stream(subject::STREAM).await?;
+            let cluster = stream.cached_info().cluster.clone();
+            Ok(cluster.and_then(|cluster| cluster.leader).unwrap_or_default())
+        })
+    }
+
+    /// On how many servers the stream of segments is.
+    pub fn replicas(&self) -> Result<usize> {
+        wait(async {
+            let stream = self.jetstream().await?.get_stream(subject::STREAM).await?;
+            Ok(stream.cached_info().config.num_replicas)
         })
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use async_nats::jetstream::message::StreamMessage;
 use tempfile::TempDir;
 use toml::Table;
 use weir_contract::segment::{SEGMENT_LEN_MAX, Segment};
@@ -180,26 +181,9 @@ impl World {
         Ok(())
     }
 
-    /// Proves that the log holds every uplink number of every gateway's spool once and in order: numbers of one
-    /// incarnation go on from 1 without hole or repetition from message to message. How many uplinks there are.
+    /// Proves that the log holds everything once and in order, see [`check_log`]. How many uplinks there are.
     pub fn verify_log(&self) -> Result<u64> {
-        let mut next: BTreeMap<(String, u64), u64> = BTreeMap::new();
-        let mut uplinks = 0;
-        for message in self.nats.messages()? {
-            let subject = message.subject.to_string();
-            let bytes = plain(&message.headers, &message.payload)?;
-            let head = Segment::read(&bytes).map_err(|error| anyhow!("{subject}: {error}"))?.head;
-            let expected = next.entry((subject.clone(), head.incarnation)).or_insert(1);
-            ensure!(
-                head.first == *expected,
-                "message {} on {subject} begins with uplink {} where {expected} was to come",
-                message.sequence,
-                head.first
-            );
-            *expected = head.first + head.count;
-            uplinks += head.count;
-        }
-        Ok(uplinks)
+        check_log(&self.nats.messages()?)
     }
 
     /// Ends a test that went well: whatever should be running is, nothing panicked, and all of it stops when told to.
@@ -240,8 +224,30 @@ impl Drop for World {
     }
 }
 
+/// Proves that a log holds every uplink number of every gateway's spool once and in order: numbers of one incarnation go
+/// on from 1 without hole or repetition from message to message. How many uplinks there are.
+pub fn check_log(messages: &[StreamMessage]) -> Result<u64> {
+    let mut next: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    let mut uplinks = 0;
+    for message in messages {
+        let subject = message.subject.to_string();
+        let bytes = plain(&message.headers, &message.payload)?;
+        let head = Segment::read(&bytes).map_err(|error| anyhow!("{subject}: {error}"))?.head;
+        let expected = next.entry((subject.clone(), head.incarnation)).or_insert(1);
+        ensure!(
+            head.first == *expected,
+            "message {} on {subject} begins with uplink {} where {expected} was to come",
+            message.sequence,
+            head.first
+        );
+        *expected = head.first + head.count;
+        uplinks += head.count;
+    }
+    Ok(uplinks)
+}
+
 /// A segment's bytes, decompressed if its header says that they are compressed.
-fn plain(headers: &async_nats::HeaderMap, payload: &[u8]) -> Result<Vec<u8>> {
+pub fn plain(headers: &async_nats::HeaderMap, payload: &[u8]) -> Result<Vec<u8>> {
     match headers.get(subject::HEADER_ENCODING).map(async_nats::HeaderValue::as_str) {
         None => Ok(payload.to_vec()),
         Some(subject::ENCODING_ZSTD) => Ok(zstd::bulk::decompress(payload, SEGMENT_LEN_MAX)?),

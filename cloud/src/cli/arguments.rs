@@ -16,6 +16,7 @@ Examples:
   weir history kiln-1 --since 1h --kind reading-taken
   weir boots kiln-1
   weir command kiln-1 set-period --arg period_ms=500 --wait
+  weir resend --gateway gw-1 --from 104822 --wait
   weir doctor --gateway http://127.0.0.1:9880
 
 Exit codes: 0 done; 1 not found, a check failed, or a command was not completed; 2 the question could not be asked or understood."
@@ -66,6 +67,9 @@ pub enum Command {
     /// Have a device do something: set-period, set-limit, restart, identify, or what else it knows
     #[command(after_help = COMMANDS)]
     Command(ToDo),
+    /// Have a gateway send again what the log has acknowledged before, as far as the gateway still keeps it
+    #[command(after_help = RESEND)]
+    Resend(Resend),
     /// List what arrived but could not be read, and why
     DeadLetters {
         /// At most this many, the oldest ones
@@ -118,6 +122,42 @@ pub struct ToDo {
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
     /// Wait until it is completed, has failed, was refused or has expired
+    #[arg(long)]
+    pub wait: bool,
+}
+
+const RESEND: &str = "For when the log or what was made of it has lost something the gateway cannot know of: segments deleted by hand, a log \
+copied to another server. A log that went back in time is completed by the gateways themselves.
+
+Numbers are the gateway's custody numbers of uplinks: `weir-gateway spool` shows which it keeps (as many as fit in
+spool.keep_delivered_bytes), `weir doctor` which have never arrived. From 1 on is everything. It is sent again in order, and before
+what is new; events that are stored already are not stored again, and no state changes by it.
+
+Who may: whoever may send commands (commands = true under [api] in the cloud's configuration). The gateway's history tells of each.
+
+Examples:
+  weir resend --gateway gw-1 --from 104822 --wait
+  weir resend --gateway gw-1 --from 2h --ttl 7d
+  weir resend --gateway gw-1 --site plant --from 1
+
+Exit codes with --wait: 0 all of it is in the log again; 1 it failed, has expired, or nothing was heard by its deadline.";
+
+/// `weir resend`.
+#[derive(Debug, Clone, Args)]
+pub struct Resend {
+    /// The gateway's name
+    #[arg(long, value_name = "NAME")]
+    pub gateway: String,
+    /// From where on: a custody number, or when the gateway took it, as `2h` (ago), `10m ago` or 2026-11-20T18:00:00Z
+    #[arg(long, value_name = "NUMBER|TIME")]
+    pub from: String,
+    /// Where the gateway stands; where it was last heard, if absent
+    #[arg(long, value_name = "NAME")]
+    pub site: Option<String>,
+    /// How long there is to do it, as `30s`, `10m`, `2h`, `7d`
+    #[arg(long, value_name = "TIME", default_value = "1d")]
+    pub ttl: String,
+    /// Wait until all of it is in the log again
     #[arg(long)]
     pub wait: bool,
 }

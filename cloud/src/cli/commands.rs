@@ -1,10 +1,10 @@
-//! `weir command`: has a device do something, and waits to hear how that went.
+//! `weir command` and `weir resend`: have a device or a gateway do something, and wait to hear how that went.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::arguments::ToDo;
+use super::arguments::{Resend, ToDo};
 use super::client::{self, Failure};
 use super::{Outcome, Session, device_name};
 use crate::api::types::{self, CommandRequest, CommandTaken};
@@ -42,6 +42,26 @@ impl Session {
         }
         let deadline_ms = clock::unix_ms().saturating_add(ttl_ms).saturating_add(WORD_MS_MAX);
         self.follow(&taken, deadline_ms)
+    }
+
+    /// A command to the gateway itself.
+    pub(super) fn resend(&mut self, resend: &Resend) -> Result<Outcome, Failure> {
+        let gateway = device_name(&resend.gateway)?.to_string();
+        let from = match resend.from.parse::<u64>() {
+            Ok(0) => return Err(Failure::Usage("--from: numbers begin with 1".to_owned())),
+            Ok(number) => format!("from={number}"),
+            Err(_) => format!("since_ms={}", self.moment("--from", &resend.from)?),
+        };
+        self.command(&ToDo {
+            device: gateway.clone(),
+            name: "resend".to_owned(),
+            args: vec![from],
+            ttl: resend.ttl.clone(),
+            gateway: Some(gateway),
+            site: resend.site.clone(),
+            id: None,
+            wait: resend.wait,
+        })
     }
 
     /// Tells what becomes of a command until it is over.

@@ -92,6 +92,7 @@ impl Session {
             Command::Boots { device } => self.boots(&device)?,
             Command::DeadLetters { limit } => self.dead_letters(limit)?,
             Command::Command(todo) => return self.command(&todo),
+            Command::Resend(resend) => return self.resend(&resend),
             Command::Status => self.status()?,
             Command::Doctor { gateway } => return self.doctor(&gateway),
         }

@@ -1,13 +1,17 @@
 //! Commands, into JetStream: published to the gateway that is to deliver them, and acknowledged.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use tokio::time::sleep;
 use weir_contract::command::Command;
 use weir_contract::subject::{self, COMMANDS_STREAM, Target};
 
 use crate::nats::{self, Client};
+
+/// How soon it is tried again where there is no stream yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a command is not in the stream, or not known to be.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +46,18 @@ pub async fn publish(
         .payload(payload.into())
         .expected_stream(COMMANDS_STREAM)
         .message_id(format!("{}/{}", target.device, command.id));
-    let failed = |error: async_nats::jetstream::context::PublishError| Error::NotAcknowledged(error.into());
-    let acknowledged = jetstream.send_publish(subject.to_string(), message).await.map_err(failed)?;
-    Ok(acknowledged.await.map_err(failed)?.sequence)
+    let publish = async || jetstream.send_publish(subject.to_string(), message.clone()).await?.await;
+    let begun = Instant::now();
+    loop {
+        match publish().await {
+            Ok(acknowledged) => return Ok(acknowledged.sequence),
+            // Just started, we are making it.
+            Err(error)
+                if error.kind() == PublishErrorKind::StreamNotFound && begun.elapsed() < wait_max / 2 =>
+            {
+                sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(Error::NotAcknowledged(error.into())),
+        }
+    }
 }

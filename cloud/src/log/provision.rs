@@ -59,10 +59,14 @@ async fn ensure(
     wanted: StreamConfig,
     differences: &mut Vec<Difference>,
 ) -> Result<Stream, Error> {
-    let found = context
-        .get_or_create_stream(wanted.clone())
-        .await
-        .map_err(|source| Error::Stream { stream, source: source.into() })?;
+    let found = match context.get_or_create_stream(wanted.clone()).await {
+        Ok(found) => found,
+        // A gateway may have made it in this very moment.
+        Err(refused) => match context.get_stream(stream).await {
+            Ok(found) => found,
+            Err(_) => return Err(Error::Stream { stream, source: refused.into() }),
+        },
+    };
     differences.extend(compare(stream, &wanted, &found.cached_info().config));
     Ok(found)
 }

@@ -38,6 +38,7 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
     row("uplink", text(&uplink["state"]));
     if let Some(trouble) = uplink["trouble"]["text"].as_str() {
         row("  because", trouble.to_owned());
+        row("  what helps", text(&uplink["trouble"]["help"]));
         row("  failed tries", text(&uplink["failures"]));
     }
     row("  since", uplink["since_ms"].as_u64().map(time).unwrap_or_default());
@@ -56,6 +57,9 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
     );
     if let Some(gone @ 1..) = uplink["gone"].as_u64() {
         row("GONE", format!("{gone} uplinks are neither in the stream nor in the spool any more"));
+    }
+    if let Some((from, to)) = uplink["again"]["from"].as_u64().zip(uplink["again"]["to"].as_u64()) {
+        row("sending again", format!("numbers {from} to {}, as it was asked to", to.saturating_sub(1)));
     }
     row("on disk", format!("{} of {}", bytes(status.spool.bytes), bytes(status.spool.budget_bytes)));
     if let Some(free) = status.spool.free_bytes {

@@ -218,8 +218,7 @@ impl Core {
     /// There is no room.
     pub fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
         let row = self.rows.get(&order.device);
-        let waits = row.is_some_and(|row| row.queue.iter().any(|pending| pending.order.id == order.id));
-        if waits || self.ended.contains(&order.device, &order.id) {
+        if self.waits(&order.device, &order.id) || self.ended.contains(&order.device, &order.id) {
             return Ok(Admission::Known);
         }
         let for_device = row.map_or(0, |row| row.queue.len());
@@ -279,6 +278,11 @@ impl Core {
     /// Whether a device has something to answer.
     pub fn awaits(&self, device: &Id) -> bool {
         self.rows.get(device).is_some_and(|row| !row.queue.is_empty())
+    }
+
+    /// Whether this very command waits for a device.
+    pub fn waits(&self, device: &Id, id: &str) -> bool {
+        self.rows.get(device).is_some_and(|row| row.queue.iter().any(|pending| *pending.order.id == *id))
     }
 
     /// A device has said what became of a command.

@@ -37,6 +37,7 @@ mod error;
 mod folder;
 pub mod record;
 mod room;
+mod since;
 mod status;
 mod tail;
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! - Nothing is released from the spool without an acknowledgement, or a look that found it.
 //! - Idle, it waits for the spool or for the connection to fail, and for nothing else.
 
+mod again;
 mod config;
 mod feed;
 mod files;
@@ -22,17 +23,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use weir_contract::segment::HEAD_LEN_MAX;
 use weir_contract::subject::{self, Source};
 
+pub use self::again::{Again, Plan, Refused, Resend};
 pub use self::config::{Config, Tls};
 pub use self::files::{Error as FileError, check};
 pub(crate) use self::nats::Connection;
 pub use self::status::{State, Status};
 
+use self::again::Ask;
 use self::feed::{Feed, Taken};
 use self::nats::{Look, Session};
 use self::pacing::{Backoff, Kind, Meaning, SegmentSize, Trouble};
@@ -48,6 +51,7 @@ use crate::{facts, journal};
 pub struct Uplink {
     status: watch::Receiver<Status>,
     hurry: watch::Sender<bool>,
+    resend: Resend,
     task: JoinHandle<()>,
 }
 
@@ -64,6 +68,7 @@ pub fn start(
     let level = i32::try_from(config.zstd_level).unwrap_or_default();
     let bytes_max = usize::try_from(config.segment_bytes_max).unwrap_or(usize::MAX);
     let (hurry, hurries) = watch::channel(false);
+    let (resend, asks) = again::channel(status.clone());
     let worker = Worker {
         name: format!("{} {}", source.site, source.gateway),
         subject: subject::segments(source).to_string(),
@@ -76,8 +81,10 @@ pub fn start(
         board,
         told_gone: 0,
         hurries,
+        again: None,
+        asks,
     };
-    Uplink { status, hurry, task: tokio::spawn(worker.run()) }
+    Uplink { status, hurry, resend, task: tokio::spawn(worker.run()) }
 }
 
 impl Uplink {
@@ -85,6 +92,12 @@ impl Uplink {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Has it send again what the stream has acknowledged already.
+    #[must_use]
+    pub fn resend(&self) -> Resend {
+        self.resend.clone()
     }
 
     /// Whether it runs; it never ends by itself.
@@ -125,6 +138,9 @@ struct Worker {
     told_gone: u64,
     /// The gateway goes down: there will be no more to wait for.
     hurries: watch::Receiver<bool>,
+    /// What is being sent again on request.
+    again: Option<Again>,
+    asks: mpsc::Receiver<Ask>,
 }
 
 /// Where the next segment begins, and which stream sequence it must follow.
@@ -194,6 +210,7 @@ impl Worker {
 
     fn take_position(&mut self, own: &Own, go_on: GoOn) -> Result<Position, Trouble> {
         let GoOn { from, follows, standing } = go_on;
+        let (from, standing) = self.before(from, follows, standing);
         match &standing {
             Standing::WentBack { gone } => {
                 tracing::error!(
@@ -228,6 +245,7 @@ impl Worker {
             Standing::First => {}
         }
         self.board.looked(from, follows);
+        self.sent_again(from, follows);
         Ok(Position { from, follows })
     }
 
@@ -238,6 +256,9 @@ impl Worker {
         let mut sent_at: Option<Instant> = None;
         loop {
             changed.mark_unchanged();
+            if let Ok(ask) = self.asks.try_recv() {
+                position = self.send_again(ask, position);
+            }
             let bytes_max = self.size.bytes().min(session.payload_bytes_max()).max(HEAD_LEN_MAX);
             let segment = match self.feed.take(position.from, bytes_max).await {
                 Ok(Taken::Segment(segment)) => segment,
@@ -246,6 +267,7 @@ impl Worker {
                     self.prove(session, &mut proven);
                     tokio::select! {
                         _ = changed.changed() => {}
+                        Some(ask) = self.asks.recv() => position = self.send_again(ask, position),
                         trouble = session.failed() => return trouble,
                     }
                     self.linger(sent_at).await;
@@ -311,6 +333,7 @@ impl Worker {
         self.size.delivered();
         facts::segment_delivered(segment.head.count, segment.raw_len, segment.payload.len(), took);
         self.board.delivered(segment, sequence);
+        self.sent_again(segment.head.end(), sequence);
         self.release(segment.head.end(), sequence)
     }
 

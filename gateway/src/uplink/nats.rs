@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind, PublishError, PublishErrorKind};
@@ -39,6 +39,8 @@ pub(crate) struct Connection {
 pub(super) struct Session {
     connection: Connection,
     subject: String,
+    /// The longest message the stream took when it was looked at last.
+    message_bytes_max: AtomicUsize,
 }
 
 /// What the stream holds, as it says it.
@@ -100,7 +102,8 @@ impl Connection {
 impl Session {
     /// Connects to one of the servers.
     pub async fn connect(config: &Config, name: &str, subject: String) -> Result<Self, Trouble> {
-        Ok(Session { connection: Connection::open(config, name).await?, subject })
+        let connection = Connection::open(config, name).await?;
+        Ok(Session { connection, subject, message_bytes_max: AtomicUsize::new(usize::MAX) })
     }
 
     /// Which server this is.
@@ -111,9 +114,10 @@ impl Session {
         format!("{name} {} ({}:{})", info.version, info.host, info.port)
     }
 
-    /// The longest payload this server takes.
+    /// The longest payload this server and this stream take.
     pub fn payload_bytes_max(&self) -> usize {
-        self.connection.client.server_info().max_payload.saturating_sub(MESSAGE_OVERHEAD_BYTES)
+        let server = self.connection.client.server_info().max_payload;
+        server.min(self.message_bytes_max.load(Ordering::Relaxed)).saturating_sub(MESSAGE_OVERHEAD_BYTES)
     }
 
     /// Resolves when the connection has failed.
@@ -154,7 +158,11 @@ impl Session {
             _ => message(stream.get_raw_message(marked_sequence).await)?,
         };
         // Asked for last: a message that expires meanwhile is then below the first sequence.
-        let state = stream.get_info().await.map_err(|error| unanswered("the stream's state", &error))?.state;
+        let info = stream.get_info().await.map_err(|error| unanswered("the stream's state", &error))?;
+        // None is written as −1 or 0.
+        let limit = usize::try_from(info.config.max_message_size).ok().filter(|limit| *limit > 0);
+        self.message_bytes_max.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        let state = info.state;
         Ok(Look { first_sequence: state.first_sequence, last_sequence: state.last_sequence, last, marked })
     }
 
@@ -181,9 +189,17 @@ impl Session {
     /// Publishes a segment that must follow the message `follows` on its subject.
     pub async fn publish(&self, segment: &Segment, follows: u64) -> Meaning {
         if segment.payload.len() > self.payload_bytes_max() {
-            let (len, limit) = (segment.payload.len(), self.connection.client.server_info().max_payload);
-            let text =
-                format!("a segment of {len} bytes is longer than the server takes (max_payload {limit})");
+            let (len, server) = (segment.payload.len(), self.connection.client.server_info().max_payload);
+            let text = match self.message_bytes_max.load(Ordering::Relaxed) {
+                stream if stream < server => {
+                    format!(
+                        "a segment of {len} bytes is longer than the stream takes (max_msg_size {stream})"
+                    )
+                }
+                _ => {
+                    format!("a segment of {len} bytes is longer than the server takes (max_payload {server})")
+                }
+            };
             return Meaning::Unclear(Trouble::new(Kind::TooLong, text));
         }
         let mut message = PublishMessage::build()
@@ -304,6 +320,10 @@ fn answer_of(error: &PublishError) -> Answer {
         (PublishErrorKind::TimedOut, _) => Answer::TimedOut,
         (PublishErrorKind::MaxPayloadExceeded, _) => {
             Answer::Failed(Trouble::new(Kind::TooLong, error.to_string()))
+        }
+        (PublishErrorKind::Other, _) => {
+            let text = format!("what answered on our subject is no acknowledgement of JetStream: {error}");
+            Answer::Failed(Trouble::new(Kind::WrongStream, text))
         }
         _ => Answer::Failed(Trouble::new(Kind::Disconnected, format!("the publish failed: {error}"))),
     }

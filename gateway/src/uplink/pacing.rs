@@ -118,6 +118,8 @@ pub struct Trouble {
     pub kind: Kind,
     /// What happened, and what may help.
     pub text: String,
+    /// What to do about it, if it does not pass by itself.
+    pub help: &'static str,
 }
 
 /// What went wrong, in one word.
@@ -132,6 +134,8 @@ pub enum Kind {
     Denied,
     /// The stream does not exist, or JetStream is not there.
     NoStream,
+    /// The servers are there, but for the moment none of them leads the stream.
+    NoLeader,
     /// Something answered that is not our stream.
     WrongStream,
     /// The stream, the account or the server is full.
@@ -159,6 +163,7 @@ impl Kind {
             Kind::Disconnected => "disconnected",
             Kind::Denied => "denied",
             Kind::NoStream => "no-stream",
+            Kind::NoLeader => "no-leader",
             Kind::WrongStream => "wrong-stream",
             Kind::Full => "full",
             Kind::TooLong => "too-long",
@@ -169,12 +174,40 @@ impl Kind {
             Kind::Spool => "spool",
         }
     }
+
+    /// What to do about it, if it does not pass by itself. Whatever it is, what has been taken is kept, and sent once it is cured.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        match self {
+            Kind::Unreachable => "look at the network, at nats-server, and at uplink.servers",
+            Kind::Disconnected => "look at the network; the log of nats-server says why it ends connections",
+            Kind::Denied => {
+                "give this gateway the rights that gateway.toml lists under [uplink], or renew its credentials"
+            }
+            Kind::NoStream => {
+                "enable JetStream for this account and start weir-cloud, which makes the stream, or set uplink.create_stream"
+            }
+            Kind::NoLeader => "have more than half of the cluster's servers up and connected to each other",
+            Kind::WrongStream => "have the stream WEIR, and nothing else, listen on weir.1.segments.>",
+            Kind::Full => {
+                "make room: raise the stream's max_bytes or max_age, the account's storage, or the server's disk"
+            }
+            Kind::TooLong => "raise max_payload of nats-server, or the stream's max_msg_size, to 512 KB",
+            Kind::NotInStep => "somebody else publishes on this gateway's subject; find out who",
+            Kind::Refused => "the log of nats-server says more",
+            Kind::TimedOut => {
+                "look at the link's quality; a slow one may need a longer uplink.ack_timeout_ms"
+            }
+            Kind::Conflict => "give every gateway a name and a spool of its own",
+            Kind::Spool => "look at this gateway's disk",
+        }
+    }
 }
 
 impl Trouble {
     /// Trouble of this kind.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Trouble { kind, text: text.into() }
+        Trouble { kind, text: text.into(), help: kind.help() }
     }
 }
 
@@ -220,7 +253,8 @@ pub fn meaning(answer: Answer, stream: &str, follows: u64) -> Meaning {
 pub fn refused(code: u64, description: &str) -> Trouble {
     let kind = match code {
         10_071 | 10_164 => Kind::NotInStep,
-        10_059 | 10_039 | 10_076 | 10_008 => Kind::NoStream,
+        10_059 | 10_039 | 10_076 => Kind::NoStream,
+        10_004 | 10_006..=10_009 | 10_118 => Kind::NoLeader,
         10_060 => Kind::WrongStream,
         10_002 | 10_023 | 10_047 | 10_077 | 10_028 | 10_122 => Kind::Full,
         10_054 | 10_097 => Kind::TooLong,
@@ -270,6 +304,7 @@ mod tests {
         assert_eq!(kind(10_077), Kind::Full);
         assert_eq!(kind(10_059), Kind::NoStream);
         assert_eq!(kind(10_054), Kind::TooLong);
+        assert_eq!(kind(10_008), Kind::NoLeader);
         assert_eq!(kind(1), Kind::Refused);
     }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::again::Again;
 use super::pacing::{Kind, Trouble};
 use super::segment::Segment;
 use crate::clock::Clock;
@@ -38,6 +39,8 @@ pub struct Status {
     pub bytes_sent: u64,
     /// Uplinks found to be gone from the stream and the spool since the start.
     pub gone: u64,
+    /// What is being sent again on request.
+    pub again: Option<Again>,
 }
 
 /// The uplink's state in one word.
@@ -91,6 +94,7 @@ impl Board {
             bytes_raw: 0,
             bytes_sent: 0,
             gone: 0,
+            again: None,
         };
         tell_state(State::Starting);
         let (status, receiver) = watch::channel(status);
@@ -103,6 +107,7 @@ impl Board {
                 tracing::info!(server, failures = status.failures, after = %trouble, "the uplink is up again");
             }
             status.failures = 0;
+            facts::uplink_trouble(None);
             status.server = Some(server);
             self.enter(status, State::Up);
         });
@@ -119,6 +124,7 @@ impl Board {
                 _ if !known => tracing::warn!(%trouble, "the uplink is down; what comes is kept on disk"),
                 _ => tracing::debug!(%trouble, failures, "the uplink is still down"),
             }
+            facts::uplink_trouble(Some(trouble.kind.as_str()));
             status.trouble = Some(trouble);
             status.failures = failures;
             self.enter(status, state);
@@ -149,6 +155,10 @@ impl Board {
 
     pub fn gone(&self, count: u64) {
         self.status.send_modify(|status| status.gone += count);
+    }
+
+    pub fn again(&self, again: Option<Again>) {
+        self.status.send_modify(|status| status.again = again);
     }
 
     fn enter(&self, status: &mut Status, state: State) {

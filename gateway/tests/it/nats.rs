@@ -48,17 +48,35 @@ impl Nats {
         Nats { folder, more: more.to_owned(), port: None, process: None }
     }
 
-    pub async fn start_again(&mut self) {
-        assert!(self.process.is_none(), "it is running");
+    /// Other lines for its configuration, from the next start on.
+    pub fn set_more(&mut self, more: &str) {
+        more.clone_into(&mut self.more);
+    }
+
+    /// Other lines for its configuration, from now on; until the next start.
+    pub fn reload(&self, more: &str) {
+        self.write_config(more);
+        let id = self.process.as_ref().expect("it runs").id().to_string();
+        let told = Command::new("kill").args(["-HUP", &id]).status().expect("kill can be run");
+        assert!(told.success());
+    }
+
+    fn write_config(&self, more: &str) -> PathBuf {
         let config = self.folder.path().join("nats.conf");
         let port = self.port.map_or(-1, i32::from);
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\nports_file_dir: {:?}\njetstream {{ store_dir: {:?} }}\n{}\n",
             self.folder.path(),
             self.store(),
-            self.more
+            more
         );
         std::fs::write(&config, text).expect("writing the configuration");
+        config
+    }
+
+    pub async fn start_again(&mut self) {
+        assert!(self.process.is_none(), "it is running");
+        let config = self.write_config(&self.more);
         let log = std::fs::File::create(self.folder.path().join("log")).expect("a log file");
         let child = Command::new(program())
             .arg("-c")
@@ -141,6 +159,16 @@ impl Nats {
         };
         change(&mut config);
         self.jetstream().await.create_stream(config).await.expect("making the stream")
+    }
+
+    /// The gateway may have made it already.
+    pub async fn make_stream_if_absent(&self) {
+        let config = Config {
+            name: STREAM.to_owned(),
+            subjects: vec![STREAM_SUBJECTS.to_owned()],
+            ..Config::default()
+        };
+        self.jetstream().await.get_or_create_stream(config).await.expect("making the stream");
     }
 
     /// Every segment of the stream, in order.

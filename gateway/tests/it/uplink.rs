@@ -2,6 +2,8 @@
 
 mod harness;
 mod identity;
+mod refusing;
+mod resend;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

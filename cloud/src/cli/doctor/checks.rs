@@ -205,11 +205,17 @@ fn arrived(gateway: &Gateway, now_ms: u64) -> Check {
     }
     let holes = counted(gateway.missing_count - before, "uplink");
     let first = gateway.missing.iter().find(|(from, _)| *from > before);
+    let first_missing = first.map(|(from, _)| *from);
     let first = first.map_or_else(String::new, |(from, to)| format!(", from {from} to {to} first"));
     Check::failed(
         name,
         format!("{holes} never arrived although later ones did{first}"),
-        "the log lost them, or let go of them before they were read; the gateway sends what it still has",
+        format!(
+            "the log lost them, or let go of them before they were read; `weir resend --gateway {} --from {}` gets what the \
+             gateway still keeps",
+            gateway.gateway,
+            first_missing.unwrap_or(1),
+        ),
     )
 }
 
@@ -285,6 +291,7 @@ pub fn gateway(address: &str, answer: &Result<GatewaySays, Failure>, now_ms: u64
         custody(name, &says.status),
         uplink(name, &says.status, now_ms),
         spool(name, &says.status),
+        commands(name, &says.status),
         refusals(name, &says.refusals),
     ]
 }
@@ -317,7 +324,11 @@ fn uplink(name: &str, status: &Value, now_ms: u64) -> Check {
         Some(state) => Check::failed(
             check,
             format!("{state}{since}: {trouble}"),
-            "nothing is lost, the spool keeps it; correct [uplink] in the gateway's configuration, or the network",
+            match text(status, "/uplink/trouble/help") {
+                Some(help) => format!("nothing is lost, the spool keeps it; {help}"),
+                None => "nothing is lost, the spool keeps it; correct [uplink] in the gateway's configuration, or the network"
+                    .to_owned(),
+            },
         ),
         None => not_told(check),
     }
@@ -344,6 +355,25 @@ fn spool(name: &str, status: &Value) -> Check {
         Check::warning(check, finding, "bring the uplink back, or raise spool.bytes_max")
     } else {
         Check::ok(check, finding)
+    }
+}
+
+fn commands(name: &str, status: &Value) -> Check {
+    let check = format!("{name} commands");
+    let Some(pending) = number(status, "/commands/pending") else { return not_told(check) };
+    let waiting = format!("{} waiting for devices", counted(pending, "command"));
+    if let Some(trouble) = text(status, "/commands/trouble/text") {
+        let advice =
+            "those it has are delivered; new ones wait in the stream WEIR_COMMANDS until this is cured";
+        return Check::warning(check, format!("none come: {trouble}; {waiting}"), advice);
+    }
+    match number(status, "/commands/refused") {
+        Some(refused @ 1..) => Check::warning(
+            check,
+            format!("{} refused since its start; {waiting}", counted(refused, "command")),
+            "`weir state DEVICE` tells which and why",
+        ),
+        _ => Check::ok(check, waiting),
     }
 }
 

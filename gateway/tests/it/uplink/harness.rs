@@ -73,10 +73,19 @@ impl Gateway {
     }
 
     pub async fn take_bytes(&self, number: u32, payload: &[u8]) {
+        self.offer(number, 1, payload).await;
+    }
+
+    /// As if it had been taken at this time.
+    pub async fn take_at(&self, number: u32, unix_ms: u64) {
+        self.offer(number, unix_ms, payload(number).as_bytes()).await;
+    }
+
+    async fn offer(&self, number: u32, received_ms: u64, payload: &[u8]) {
         let device = "d-1".parse().expect("a name");
         let run = SeqRun { boot: 1, first: number, last: number };
         let ticket = loop {
-            let offered = self.custody.gather().offer(&device, 1, None, payload, run, &self.waiter);
+            let offered = self.custody.gather().offer(&device, received_ms, None, payload, run, &self.waiter);
             match offered {
                 Ok(ticket) => break ticket,
                 Err(Full::Closed) => panic!("custody is closed: {:?}", self.custody.failed()),

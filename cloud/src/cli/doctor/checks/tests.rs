@@ -62,6 +62,7 @@ fn gateway_well() -> GatewaySays {
             "custody": { "ok": true, "error": null },
             "uplink": { "state": "up", "since_ms": NOW - 60_000, "trouble": null },
             "spool": { "waiting": 0, "oldest_age_ms": null, "bytes": 10, "budget_bytes": 100 },
+            "commands": { "pending": 2, "refused": 0, "trouble": null },
         }),
         refusals: json!({ "refusals": [] }),
     }
@@ -179,6 +180,9 @@ fn each_trouble_of_a_gateway_is_found() {
     assert_eq!(judged(|g| g.status["uplink"]["state"] = json!("down"), "uplink"), Verdict::Failed);
     assert_eq!(judged(|g| g.status["uplink"]["state"] = json!("conflict"), "uplink"), Verdict::Failed);
     assert_eq!(judged(|g| g.status["spool"]["waiting"] = json!(7), "spool"), Verdict::Ok);
+    let deaf = |g: &mut GatewaySays| g.status["commands"]["trouble"] = json!({ "text": "no stream" });
+    assert_eq!(judged(deaf, "commands"), Verdict::Warning);
+    assert_eq!(judged(|g| g.status["commands"]["refused"] = json!(3), "commands"), Verdict::Warning);
     let filling = |g: &mut GatewaySays| {
         g.status["spool"] =
             json!({ "waiting": 7, "bytes": 60, "budget_bytes": 100, "oldest_age_ms": 61_000 });
