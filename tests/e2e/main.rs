@@ -3,6 +3,7 @@
 
 mod arm;
 mod boards;
+mod cluster;
 mod commands;
 mod delivers;
 mod gateways;

@@ -7,6 +7,7 @@
 pub mod board;
 pub mod clock;
 pub mod cloud;
+pub mod cluster;
 pub mod credentials;
 pub mod device;
 pub mod gateway;
