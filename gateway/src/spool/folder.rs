@@ -91,8 +91,7 @@ impl Folder {
             };
         }
         // Without it the numbers in the epochs mean nothing: making a new one would give old uplinks new names.
-        let epochs = self.epochs();
-        if fs::read_dir(&epochs).map_err(Error::io("list", &epochs))?.next().is_some() {
+        if self.has_epochs()? {
             return Err(Error::Damaged { path, what: "it is missing, but there are epochs".to_owned() });
         }
         let incarnation = random();
@@ -100,16 +99,53 @@ impl Folder {
         Ok(incarnation)
     }
 
-    /// How far the spool was delivered when that was last written down.
+    /// How far the spool was delivered when that was last written down. To be asked before the incarnation.
+    ///
+    /// A file that cannot be read is set aside as `delivered.damaged`. The stream is asked where to go on, and the epochs
+    /// say which numbers were given away; if there is no epoch, nothing does, and the spool begins anew under another
+    /// incarnation, so that no number means two uplinks.
     pub fn mark(&self) -> Result<Mark, Error> {
         let path = self.path.join("delivered");
-        match read_fields(&path)?.as_deref() {
-            None => Ok(Mark::default()),
-            Some(&[number, stream_sequence, next]) => {
-                Ok(Mark { delivered: Delivered { number, stream_sequence }, next })
+        let damage = match read_fields(&path) {
+            Ok(None) => return Ok(Mark::default()),
+            Ok(Some(fields)) => match fields[..] {
+                [number, stream_sequence, next] => {
+                    return Ok(Mark { delivered: Delivered { number, stream_sequence }, next });
+                }
+                _ => Error::Damaged { path: path.clone(), what: "it has not three numbers".to_owned() },
+            },
+            Err(error @ Error::Damaged { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        tracing::error!(
+            error = damage.with_causes(),
+            "set aside as delivered.damaged; the stream will be asked how far it is delivered"
+        );
+        if !self.has_epochs()? {
+            let incarnation = self.path.join("incarnation");
+            match fs::remove_file(&incarnation) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("remove", incarnation)(error));
+                }
+                // Durable first: with the old incarnation numbers would begin at 1 again.
+                _ => sync_folder(&self.path)?,
             }
-            Some(_) => Err(Error::Damaged { path, what: "it has not three numbers".to_owned() }),
         }
+        fs::rename(&path, path.with_extension("damaged")).map_err(Error::io("rename", &path))?;
+        sync_folder(&self.path)?;
+        Ok(Mark::default())
+    }
+
+    /// Whether there is an epoch; not one that is being made or deleted.
+    fn has_epochs(&self) -> Result<bool, Error> {
+        let epochs = self.epochs();
+        for entry in fs::read_dir(&epochs).map_err(Error::io("list", &epochs))? {
+            let name = entry.map_err(Error::io("list", &epochs))?.file_name();
+            if name.to_string_lossy().parse::<u64>().is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes down how far the spool is delivered.

@@ -12,6 +12,7 @@
 //! FOLDER/lock                          who has it
 //! FOLDER/incarnation                   made once: which spool this is
 //! FOLDER/delivered                     what the stream has acknowledged; may be behind the truth, never ahead
+//! FOLDER/delivered.damaged             the last one that could not be read
 //! FOLDER/epochs/00000000000000000001/  an epoch: a sled database of records from this number on
 //! FOLDER/epochs/00000000000000104822/  the next one
 //! FOLDER/epochs/*.new, *.gone          being made or made ahead, being deleted: removed at start

@@ -61,8 +61,8 @@ impl Chores {
 pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer), Error> {
     config.check()?;
     let folder = Folder::open(&config.folder, now_ms)?;
-    let incarnation = folder.incarnation(random)?;
     let mut mark = folder.mark()?;
+    let incarnation = folder.incarnation(random)?;
     let mut epochs = list_epochs(&folder)?;
     let (next, renew) = find_next(&folder, &mut mark, &mut epochs)?;
     if let Some(oldest) = epochs.front()

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{NOW_MS, append, config, copy, epoch_folders, fill, read_what_is_there};
-use crate::spool::{Config, Error, Spool};
+use crate::spool::{Config, Delivered, Error, Spool};
 
 #[test]
 fn damage_in_an_epoch_is_told_as_missing_numbers_and_the_rest_is_read() {
@@ -70,26 +70,100 @@ fn an_unreadable_last_epoch_never_makes_numbers_come_twice() {
 }
 
 #[test]
-fn a_damaged_mark_or_incarnation_is_an_error_with_its_name() {
-    for name in ["delivered", "incarnation"] {
+fn a_damaged_incarnation_is_an_error_with_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    append(&mut writer, &["a"]);
+    writer.close();
+    drop(spool);
+    let path = config.folder.join("incarnation");
+    damage(&path, &mut fastrand::Rng::with_seed(1));
+    let error = Spool::open(&config, NOW_MS).expect_err("damaged").to_string();
+    assert!(error.contains(&path.display().to_string()), "{error}");
+    fs::remove_file(&path).expect("removed");
+    let error = Spool::open(&config, NOW_MS).expect_err("no new name for old numbers").to_string();
+    assert!(error.contains("there are epochs"), "{error}");
+}
+
+#[test]
+fn a_damaged_mark_is_set_aside_and_no_number_comes_twice() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..12 {
         let folder = tempfile::tempdir().expect("a folder");
         let config = config(folder.path());
         let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
-        let next = append(&mut writer, &["a"]);
-        spool.release(next, 1).expect("it is there");
+        let incarnation = spool.incarnation();
+        let next = append(&mut writer, &["a", "b"]);
+        spool.release(next, 7).expect("it is there");
         writer.close();
         drop(spool);
-        let path = config.folder.join(name);
-        let text = fs::read_to_string(&path).expect("a line");
-        fs::write(&path, text.replace("weir", "wier")).expect("written");
-        let error = Spool::open(&config, NOW_MS).expect_err("damaged").to_string();
-        assert!(error.contains(&path.display().to_string()), "{error}");
-        if name == "incarnation" {
-            fs::remove_file(&path).expect("removed");
-            let error = Spool::open(&config, NOW_MS).expect_err("no new name for old numbers").to_string();
-            assert!(error.contains("there are epochs"), "{error}");
+        let no_epochs = round % 2 == 0;
+        if no_epochs {
+            epoch_folders(&config).into_iter().for_each(|path| fs::remove_dir_all(path).expect("removed"));
+        }
+        let path = config.folder.join("delivered");
+        let whole = fs::read_to_string(&path).expect("a line");
+        // What only the end of the line has suffered from is still that line.
+        let is_whole = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end() == whole.trim_end();
+        while is_whole(&fs::read(&path).expect("there")) {
+            damage(&path, &mut random);
+        }
+        let damaged = fs::read(&path).expect("there");
+        for _ in 0..2 {
+            let (spool, writer) = Spool::open(&config, NOW_MS).expect("opens without help");
+            if no_epochs {
+                assert_ne!(
+                    spool.incarnation(),
+                    incarnation,
+                    "its numbers begin again, so it is another spool"
+                );
+            } else {
+                assert_eq!((spool.incarnation(), spool.next_number()), (incarnation, next));
+                assert_eq!(
+                    spool.delivered(),
+                    Delivered { number: 1, stream_sequence: 0 },
+                    "the stream is asked"
+                );
+                assert_eq!(read_what_is_there(&spool, 1).1, []);
+            }
+            assert_eq!(fs::read(path.with_extension("damaged")).expect("kept"), damaged);
+            writer.close();
         }
     }
+}
+
+#[test]
+fn a_damaged_index_of_an_epoch_costs_nothing() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    let stored = fill(&spool, &mut writer, 2);
+    writer.close();
+    drop(spool);
+    let mut damaged = 0;
+    for _ in 0..5 {
+        // Reading makes them.
+        for entry in epoch_folders(&config).into_iter().flat_map(|path| fs::read_dir(path).expect("a folder"))
+        {
+            let path = entry.expect("an entry").path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")) {
+                damage(&path, &mut random);
+                damaged += 1;
+            }
+        }
+        let (spool, writer) = Spool::open(&config, NOW_MS).expect("opens");
+        let (texts, missing) = read_what_is_there(&spool, 1);
+        assert_eq!(missing, [], "{damaged} indexes were damaged");
+        assert!(texts.iter().map(|(_, text)| text).eq(&stored));
+        writer.close();
+    }
+    assert!(damaged > 4, "the damage was real, {damaged} times");
 }
 
 /// Flips bits, zeroes a stretch, or cuts the file.
