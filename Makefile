@@ -2,13 +2,14 @@
 #
 #   make demo     the whole pipeline on this machine, an outage included (ARGS="--devices 200 --serve", ARGS=--help)
 #   make test     every test
+#   make soak     everything goes wrong for some minutes, or hours, and nothing is lost (ARGS="--hours 8 --seed 42")
 #   make firmware the firmware for every board: sizes against budgets, paths of the images (firmware/README.md)
 #   make bench    speed and size, as a table and as JSON (ARGS=--quick for a small one)
 #   make pi       packages of the gateway for a Raspberry Pi, 64 and 32 bits (deploy/pi/README.md)
 #   make lint     formatting, clippy and, where it is installed, cargo deny
 #   make setup    only what the others need: nats-server, stock MQTT clients
 
-.PHONY: help setup demo test bench firmware pi lint
+.PHONY: help setup demo test soak bench firmware pi lint
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
@@ -33,6 +34,11 @@ test: setup firmware
 	@deploy/pi/test.sh
 	$(CARGO) test --locked --workspace
 	$(CARGO) test --locked --manifest-path firmware/Cargo.toml -p weir-firmware
+
+# With debug assertions, as the tests.
+soak: setup
+	@$(CARGO) build --quiet --locked --workspace --bins
+	@$(CARGO) run --quiet --locked --bin weir-soak -- $(ARGS)
 
 bench: setup
 	$(CARGO) build --locked --release --workspace --bins

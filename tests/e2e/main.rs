@@ -18,6 +18,7 @@ mod refusals;
 mod refusing_cloud;
 mod resend;
 mod resets;
+mod soak;
 mod stock_clients;
 mod tidy;
 mod tls;

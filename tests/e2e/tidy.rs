@@ -47,6 +47,7 @@ const PURE: &[&str] = &[
     "cloud/src/cli/print.rs",
     "cloud/src/cli/print/words.rs",
     "cloud/src/cli/doctor/checks.rs",
+    "tests/src/bin/weir-soak/schedule.rs",
 ];
 
 const IMPURE: &[&str] = &[
@@ -166,6 +167,36 @@ fn every_folder_has_a_subject() {
             assert!(!NOT_A_SUBJECT.contains(&name), "{}: {name} says nothing", source.path);
         }
     }
+}
+
+/// Where tests are named as the proof of something.
+const NAME_TESTS: [&str; 2] = ["README.md", "docs/reliability.md"];
+
+#[test]
+fn tests_that_are_named_as_proof_are_there() {
+    let sources = sources();
+    for file in NAME_TESTS {
+        let text = fs::read_to_string(root().join(file)).expect(file);
+        let named = test_names(&text);
+        assert!(!named.is_empty(), "{file} names no test");
+        for name in named {
+            let function = format!("fn {name}(");
+            assert!(
+                sources.iter().any(|source| source.code.contains(&function)),
+                "{file} names {name}, and there is no such test"
+            );
+        }
+    }
+}
+
+/// What stands between backticks and has three underscores or more: our tests are named by sentences, our settings not.
+fn test_names(text: &str) -> Vec<&str> {
+    let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let words = quoted.flat_map(|quoted| quoted.split([' ', ':']));
+    words
+        .filter(|word| word.matches('_').count() >= 3)
+        .filter(|word| word.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit()))
+        .collect()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A network that can fail: a TCP forwarder between two parts. Cut it, and connections break and no new one
-//! comes about; let it swallow, and nothing breaks but nothing arrives, as with a modem that lost its tower.
+//! comes about; let it swallow, and nothing breaks but nothing arrives, as with a modem that lost its tower; slow it
+//! down; or have it break every connection after some bytes, wherever in a message that is.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,15 +10,21 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::wait::pause;
+
 const CARRIES: u8 = 0;
 const CUT: u8 = 1;
 const SWALLOWS: u8 = 2;
 const SWALLOWS_ANSWERS: u8 = 3;
 const CLOSED: u8 = 4;
+const SLOW: u8 = 5;
+const FRAGILE: u8 = 6;
 
 /// How long a forwarder's thread blocks before it looks at the link's state again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const BUFFER_BYTES: usize = 64 * 1024;
+/// A slow link carries so many bytes at once, and no more before their time has passed.
+const SLOW_PIECE_BYTES: usize = 1024;
 
 /// A forwarder from an address of its own to another.
 pub struct Link {
@@ -28,6 +35,8 @@ pub struct Link {
 struct Shared {
     to: SocketAddr,
     state: AtomicU8,
+    /// Bytes a second of a slow link in each direction of a connection; bytes that a fragile one carries at most.
+    bytes: AtomicU64,
     sent_bytes: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -40,6 +49,7 @@ impl Link {
         let shared = Shared {
             to,
             state: AtomicU8::new(CARRIES),
+            bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             streams: Mutex::default(),
         };
@@ -80,6 +90,18 @@ impl Link {
     /// Carries what the connecting side sends, but no answer any more: acknowledgements are lost.
     pub fn swallow_answers(&self) {
         self.shared.state.store(SWALLOWS_ANSWERS, Ordering::SeqCst);
+    }
+
+    /// Carries no more than so many bytes a second, in each direction of each connection.
+    pub fn slow(&self, bytes_per_s: u64) {
+        self.shared.bytes.store(bytes_per_s.max(1), Ordering::SeqCst);
+        self.shared.state.store(SLOW, Ordering::SeqCst);
+    }
+
+    /// Breaks every connection as soon as it has carried so many bytes in one direction, counted from now.
+    pub fn break_after(&self, bytes: u64) {
+        self.shared.bytes.store(bytes, Ordering::SeqCst);
+        self.shared.state.store(FRAGILE, Ordering::SeqCst);
     }
 
     /// Carries again.
@@ -129,6 +151,7 @@ impl Shared {
 
     fn copy(&self, mut from: TcpStream, mut to: TcpStream, there: bool) {
         let mut buffer = vec![0; BUFFER_BYTES];
+        let mut carried = 0;
         loop {
             let length = match from.read(&mut buffer) {
                 Ok(0) => break,
@@ -143,21 +166,48 @@ impl Shared {
                 }
                 Err(_) => break,
             };
-            match self.state.load(Ordering::SeqCst) {
-                CARRIES => {}
+            let state = self.state.load(Ordering::SeqCst);
+            match state {
+                CARRIES | SLOW => carried = 0,
+                FRAGILE => {}
                 SWALLOWS_ANSWERS if there => {}
                 SWALLOWS | SWALLOWS_ANSWERS => continue,
                 _ => break,
             }
-            if to.write_all(&buffer[..length]).is_err() {
+            let bytes = self.bytes.load(Ordering::SeqCst);
+            let room = usize::try_from(bytes.saturating_sub(carried)).unwrap_or(usize::MAX);
+            let breaks = state == FRAGILE && length >= room;
+            let written = match state {
+                SLOW => self.write_slowly(&mut to, &buffer[..length]),
+                _ => to.write_all(&buffer[..if breaks { room } else { length }]),
+            };
+            if written.is_err() || breaks {
                 break;
             }
+            carried += length as u64;
             if there {
                 self.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
             }
         }
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
+    }
+
+    /// As slow as the link is, for as long as it is slow.
+    fn write_slowly(&self, to: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        for piece in bytes.chunks(SLOW_PIECE_BYTES) {
+            to.write_all(piece)?;
+            match self.state.load(Ordering::SeqCst) {
+                SLOW => {
+                    let bytes_per_s = self.bytes.load(Ordering::SeqCst).max(1);
+                    pause(Duration::from_secs_f64(piece.len() as f64 / bytes_per_s as f64));
+                }
+                CARRIES => {}
+                // Cut in the middle of a message.
+                _ => return Err(std::io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        Ok(())
     }
 
     fn break_all(&self) {
@@ -223,6 +273,36 @@ mod tests {
         let error = ask(&mut stream).expect_err("no answer can come").downcast::<std::io::Error>()?;
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
         assert_eq!(link.sent_bytes(), 10);
+        link.restore();
+        assert_eq!(ask(&mut connect(&link)?)?, 5);
+        Ok(())
+    }
+
+    #[test]
+    fn carries_slowly_and_whole() -> Result<()> {
+        let link = Link::to(echo()?)?;
+        let mut stream = connect(&link)?;
+        link.slow(16 * 1024);
+        let begun = std::time::Instant::now();
+        stream.write_all(&[7; 4096])?;
+        stream.read_exact(&mut [0; 4096])?;
+        // Four pieces; the time of the last one passes after it.
+        assert!(begun.elapsed() >= Duration::from_millis(180), "4 KiB at 16 KiB/s");
+        link.restore();
+        assert_eq!(ask(&mut stream)?, 5, "the connection stays");
+        Ok(())
+    }
+
+    #[test]
+    fn breaks_a_connection_after_so_many_bytes() -> Result<()> {
+        let link = Link::to(echo()?)?;
+        link.break_after(8);
+        let mut stream = connect(&link)?;
+        assert_eq!(ask(&mut stream)?, 5);
+        stream.write_all(b"hello")?;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.len() <= 3, "{} bytes of the second five", rest.len());
         link.restore();
         assert_eq!(ask(&mut connect(&link)?)?, 5);
         Ok(())

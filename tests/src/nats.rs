@@ -17,6 +17,8 @@ use crate::wait::eventually;
 const START_WITHIN: Duration = Duration::from_secs(20);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Messages read within one deadline.
+const MESSAGES_AT_ONCE: usize = 500;
 
 /// What is not the same for every server.
 #[derive(Default)]
@@ -104,6 +106,19 @@ impl Nats {
             process.kill9()?;
         }
         Ok(())
+    }
+
+    /// Has it read other last lines of its configuration, and lets it apply them, while it runs. Its ports must be
+    /// settled: it must have been started a second time.
+    pub fn reload(&mut self, more: &str) -> Result<()> {
+        more.clone_into(&mut self.config.more);
+        std::fs::write(self.folder.join("nats.conf"), self.config_text()?)?;
+        let loaded = |nats: &Nats| Ok::<_, anyhow::Error>(nats.monitor("/varz")?["config_load_time"].clone());
+        let before = loaded(self)?;
+        self.process()?.hang_up()?;
+        eventually(START_WITHIN, "nats-server to have read its configuration", || {
+            Ok((loaded(self)? != before).then_some(()))
+        })
     }
 
     /// Takes away everything it stored, as a lost disk would. It must not be running.
@@ -196,6 +211,28 @@ impl Nats {
         })
     }
 
+    /// From now on the stream of segments takes no message more than it has; or as many as come.
+    pub fn fill(&self, full: bool) -> Result<()> {
+        wait(async {
+            let log = self.jetstream().await?;
+            let mut stream = log.get_stream(subject::STREAM).await?;
+            let info = stream.info().await?;
+            let messages = i64::try_from(info.state.messages.max(1))?;
+            let max_messages = if full { messages } else { -1 };
+            log.update_stream(async_nats::jetstream::stream::Config { max_messages, ..info.config.clone() })
+                .await?;
+            Ok(())
+        })
+    }
+
+    /// Takes one message out of the stream of segments, without its sender knowing.
+    pub fn lose(&self, sequence: u64) -> Result<()> {
+        wait(async {
+            self.jetstream().await?.get_stream(subject::STREAM).await?.delete_message(sequence).await?;
+            Ok(())
+        })
+    }
+
     /// Creates any stream.
     pub fn create(&self, config: async_nats::jetstream::stream::Config) -> Result<()> {
         wait(async {
@@ -245,15 +282,21 @@ impl Nats {
 
     /// The subject and payload of every message of the stream of segments, in order.
     pub fn messages(&self) -> Result<Vec<async_nats::jetstream::message::StreamMessage>> {
-        wait(async {
-            let stream = self.jetstream().await?.get_stream(subject::STREAM).await?;
-            let state = &stream.cached_info().state;
-            let mut messages = Vec::new();
-            for sequence in state.first_sequence..=state.last_sequence {
-                messages.push(stream.get_raw_message(sequence).await?);
-            }
-            Ok(messages)
-        })
+        let state = self.stream()?;
+        let mut messages = Vec::new();
+        // However many there are, each answer has its own deadline.
+        let sequences: Vec<u64> = (state.first_sequence..=state.last_sequence).collect();
+        for part in sequences.chunks(MESSAGES_AT_ONCE) {
+            messages.extend(wait(async {
+                let stream = self.jetstream().await?.get_stream(subject::STREAM).await?;
+                let mut messages = Vec::new();
+                for &sequence in part {
+                    messages.push(stream.get_raw_message(sequence).await?);
+                }
+                Ok(messages)
+            })?);
+        }
+        Ok(messages)
     }
 
     async fn jetstream(&self) -> Result<async_nats::jetstream::Context> {
@@ -296,6 +339,12 @@ impl Nats {
 
 /// What a nats-server had stored at some time.
 pub struct Backup(PathBuf);
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;

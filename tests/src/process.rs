@@ -102,6 +102,11 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// SIGHUP: a nats-server reads its configuration again.
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal(Signal::HUP)
+    }
+
     /// Memory and processor time used until now (Linux only).
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.id())

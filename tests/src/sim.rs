@@ -43,7 +43,12 @@ impl Simulation {
     }
 
     /// Waits until all devices have emitted all they should and all of it is acknowledged; the manifest.
-    pub fn finish(mut self, more: Duration) -> Result<PathBuf> {
+    pub fn finish(self, more: Duration) -> Result<PathBuf> {
+        Ok(self.finish_told(more)?.0)
+    }
+
+    /// The same, and what the simulator counted.
+    pub fn finish_told(mut self, more: Duration) -> Result<(PathBuf, Summary)> {
         let status = self.process.wait(Duration::from_secs(self.run_s) + more)?;
         if !status.success() {
             bail!("weir-sim: {status}\n{}", process::tail(&self.folder.with_extension("log"), 20));
@@ -51,7 +56,9 @@ impl Simulation {
         let manifest = manifest_in(&self.folder);
         let text = std::fs::read_to_string(&manifest)?;
         ensure!(!text.contains("\"unacknowledged\""), "not everything was acknowledged in the end: {text}");
-        Ok(manifest)
+        let log = process::tail(&self.folder.with_extension("log"), 5);
+        let summary = log.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+        Ok((manifest, summary.context("weir-sim told no summary")?))
     }
 
     /// Whether it is still running.
@@ -81,6 +88,15 @@ pub struct Progress {
     pub acknowledged: u64,
 }
 
+/// What a simulation has counted in the end.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Summary {
+    /// Uplinks a PUBACK has come for.
+    pub acknowledged_uplinks: u64,
+    /// Uplinks published more than once, on purpose or because no PUBACK came.
+    pub doubled: u64,
+}
+
 /// How much is simulated.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -103,6 +119,8 @@ pub fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
 /// What `weir-sim verify` has found; see there.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Proof {
+    /// Each number emitted is stored or in the ledger, once; apart from what nobody acknowledged.
+    pub proven: bool,
     /// Event numbers that were given.
     pub emitted: u64,
     /// Of these, stored.
@@ -111,24 +129,46 @@ pub struct Proof {
     pub lost: u64,
     /// Of these, neither, and never acknowledged.
     pub undelivered: u64,
+    /// Of these, neither, though acknowledged.
+    pub missing: u64,
+    /// Numbers that are there more than once.
+    pub doubled: u64,
+    /// Numbers that are there and were never given.
+    pub invented: u64,
+    /// Answers of the cloud that do not agree with each other, and events out of order.
+    pub contradictions: u64,
     /// Boots of the same devices that the manifest does not know.
     pub other_boots: u64,
+    /// The first things found wrong, in words.
+    pub findings: Vec<String>,
 }
 
 /// `weir-sim verify`: every number emitted is stored once or in the ledger. An error holds its report.
 pub fn prove(manifest: &Path, cloud_url: &str, within: Duration) -> Result<Proof> {
-    let report = verify(manifest, cloud_url, within, &["--json"])?;
-    serde_json::from_str(&report).with_context(|| format!("not what weir-sim verify says: {report}"))
+    read_proof(&verify(manifest, cloud_url, within, &["--json"])?)
+}
+
+/// The same, whatever is found: an error means only that it could not be looked.
+pub fn examine(manifest: &Path, cloud_url: &str, within: Duration) -> Result<Proof> {
+    let found = look(manifest, cloud_url, within, &["--json"])?;
+    read_proof(&found.out).with_context(|| found.err.clone())
+}
+
+fn read_proof(report: &str) -> Result<Proof> {
+    serde_json::from_str(report).with_context(|| format!("not what weir-sim verify says: {report}"))
 }
 
 /// The same, as it is told to people.
 pub fn verify(manifest: &Path, cloud_url: &str, within: Duration, more: &[&str]) -> Result<String> {
+    look(manifest, cloud_url, within, more)?.success("weir-sim verify")
+}
+
+fn look(manifest: &Path, cloud_url: &str, within: Duration, more: &[&str]) -> Result<process::Finished> {
     let wait = format!("{}s", within.as_secs());
     let manifest = manifest.to_str().context("not UTF-8")?;
     let mut arguments = vec!["verify", "--manifest", manifest, "--cloud", cloud_url, "--wait", &wait];
     arguments.extend(more);
-    let program = programs::ours("weir-sim")?;
-    process::output(&program, &arguments, within + Duration::from_secs(60))?.success("weir-sim verify")
+    process::output(&programs::ours("weir-sim")?, &arguments, within + Duration::from_secs(60))
 }
 
 fn manifest_in(folder: &Path) -> PathBuf {

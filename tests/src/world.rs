@@ -43,6 +43,7 @@ pub struct World {
     folder: TempDir,
     simulations: u32,
     ended: bool,
+    kept: bool,
 }
 
 /// What can be different about a world. Everything is as users have it, unless changed here.
@@ -60,6 +61,8 @@ pub struct Plan {
     pub gateway_program: Option<Program>,
     /// Changes to the configuration of the cloud.
     pub cloud: Option<Change>,
+    /// Where its folder is made: where the system has its temporary files, unless another place is given.
+    pub folder: Option<PathBuf>,
 }
 
 /// A change to a configuration.
@@ -73,7 +76,9 @@ impl World {
 
     /// The same with something different.
     pub fn planned(plan: Plan) -> Result<World> {
-        let folder = tempfile::Builder::new().prefix("weir-").tempdir()?;
+        let place = plan.folder.unwrap_or_else(std::env::temp_dir);
+        let folder = tempfile::Builder::new().prefix("weir-").tempdir_in(&place);
+        let folder = folder.with_context(|| format!("making a folder in {}", place.display()))?;
         let mut shown = ShowLogs(Some(folder.path().to_owned()));
         let nats = Nats::start("nats", &folder.path().join("nats"), plan.nats)?;
         if let Some(window) = plan.duplicate_window {
@@ -86,8 +91,16 @@ impl World {
         }
         let cloud = Cloud::start(&cloud_folder, config)?;
         let link = if plan.link { Some(Link::to(nats.address())?) } else { None };
-        let mut world =
-            World { nats, gateways: Vec::new(), cloud, link, folder, simulations: 0, ended: false };
+        let mut world = World {
+            nats,
+            gateways: Vec::new(),
+            cloud,
+            link,
+            folder,
+            simulations: 0,
+            ended: false,
+            kept: false,
+        };
         // From here on the world's own drop shows them.
         shown.0 = None;
         world.add(plan.gateway_program, "gw-1", plan.gateway)?;
@@ -163,7 +176,7 @@ impl World {
     }
 
     /// Proves that nothing is missing of what the gateways tell of themselves, up to where it has arrived.
-    fn verify_gateways(&self) -> Result<()> {
+    pub fn verify_gateways(&self) -> Result<()> {
         let mut ids: Vec<&str> = self.gateways.iter().map(Gateway::id).collect();
         ids.dedup();
         for id in ids {
@@ -186,6 +199,32 @@ impl World {
         check_log(&self.nats.messages()?)
     }
 
+    /// Fails if a process has ended that should be running.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.nats.process()?.check_running()?;
+        for gateway in &mut self.gateways {
+            gateway.process()?.check_running()?;
+        }
+        self.cloud.process()?.check_running()
+    }
+
+    /// Fails if anything has panicked.
+    pub fn check_logs(&self) -> Result<()> {
+        for log in logs(self.folder.path()) {
+            let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+                bail!("{}: {line}", log.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on its files stay where they are however it ends, for somebody to look at; logs are not shown.
+    pub fn keep_files(&mut self) {
+        self.kept = true;
+        self.folder.disable_cleanup(true);
+    }
+
     /// Ends a test that went well: whatever should be running is, nothing panicked, and all of it stops when told to.
     pub fn end(mut self) -> Result<()> {
         for gateway in &mut self.gateways {
@@ -204,12 +243,7 @@ impl World {
                 bail!("the cloud was told to stop and ended with {status}");
             }
         }
-        for log in logs(self.folder.path()) {
-            let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
-            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
-                bail!("{}: {line}", log.display());
-            }
-        }
+        self.check_logs()?;
         self.nats.stop().context("stopping nats-server")?;
         self.ended = true;
         Ok(())
@@ -218,7 +252,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.ended && !self.kept {
             show_logs(self.folder.path());
         }
     }
