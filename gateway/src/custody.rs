@@ -33,13 +33,16 @@ use self::commits::Commits;
 use self::runs::Runs;
 use crate::facts;
 use crate::intake::SeqRun;
-use crate::spool::{self, Spool};
+use crate::spool::{self, Spool, WhenFull};
 
 /// An uplink with the largest payload, as an entry.
 const ENTRY_LEN_MAX: usize = UPLINK_LEN_MAX + ENTRY_OVERHEAD_MAX;
 
 /// A batch of this size is stored without waiting for more.
 const BATCH_BYTES_DUE: usize = BATCH_BYTES_MAX / 2;
+
+/// Some thousand events of the gateway itself that tell what was given up.
+const OWN_RESERVE_BYTES: usize = 512 * 1024;
 
 /// What is gathered and what is being stored.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 2 * BATCH_BYTES_MAX as u64 + runs::MEMORY_BYTES_MAX;
@@ -103,6 +106,8 @@ impl Waiter {
 #[derive(Debug)]
 struct Shared {
     spool: Arc<Spool>,
+    /// Room that only the gateway's own uplinks take.
+    own_reserve: usize,
     gathering: Mutex<Gathering>,
     /// Tells the committer that there is something.
     gathered: Condvar,
@@ -167,8 +172,10 @@ impl Custody {
             pulse: 0,
             closed: false,
         };
+        let own_reserve = if config.when_full == WhenFull::DropOldest { OWN_RESERVE_BYTES } else { 0 };
         let shared = Arc::new(Shared {
             spool,
+            own_reserve,
             gathering: Mutex::new(gathering),
             gathered: Condvar::new(),
             stored: AtomicU64::new(0),
@@ -205,13 +212,25 @@ impl Custody {
     /// # Errors
     /// The error with which custody failed: there will be no room any more.
     pub async fn room(&self) -> Result<(), Arc<spool::Error>> {
+        self.room_of(ENTRY_LEN_MAX + self.shared.own_reserve).await
+    }
+
+    /// The same for an uplink of the gateway itself, with a payload of so many bytes.
+    ///
+    /// # Errors
+    /// As [`Self::room`].
+    pub async fn own_room(&self, payload_len: usize) -> Result<(), Arc<spool::Error>> {
+        self.room_of(payload_len + ENTRY_OVERHEAD_MAX).await
+    }
+
+    async fn room_of(&self, len: usize) -> Result<(), Arc<spool::Error>> {
         loop {
             let mut notified = std::pin::pin!(self.shared.spool.room().notified());
             notified.as_mut().enable();
             if let Some(error) = self.failed() {
                 return Err(error);
             }
-            let room = self.shared.room_for(&self.shared.gathering(), ENTRY_LEN_MAX);
+            let room = self.shared.room_for(&self.shared.gathering(), len);
             match room {
                 Ok(()) | Err(Full::Closed) => return Ok(()),
                 Err(Full::Batch | Full::Spool) => notified.await,
@@ -284,6 +303,36 @@ impl Gather<'_> {
         run: SeqRun,
         waiter: &Arc<Waiter>,
     ) -> Result<Ticket, Full> {
+        self.take(device, received_ms, traceparent, payload, run, waiter, self.shared.own_reserve)
+    }
+
+    /// The same for an uplink of the gateway itself. Where the spool drops its oldest, the last room is kept for that: what is
+    /// told of what was dropped has to be stored before more can be.
+    ///
+    /// # Errors
+    /// As [`Self::offer`].
+    pub fn offer_own(
+        &mut self,
+        gateway: &Id,
+        received_ms: u64,
+        payload: &[u8],
+        run: SeqRun,
+        waiter: &Arc<Waiter>,
+    ) -> Result<Ticket, Full> {
+        self.take(gateway, received_ms, None, payload, run, waiter, 0)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an uplink has that many parts")]
+    fn take(
+        &mut self,
+        device: &Id,
+        received_ms: u64,
+        traceparent: Option<&[u8]>,
+        payload: &[u8],
+        run: SeqRun,
+        waiter: &Arc<Waiter>,
+        reserve: usize,
+    ) -> Result<Ticket, Full> {
         let gathering = self.gathering.as_deref_mut().expect("only dropping takes it");
         if gathering.closed {
             return Err(Full::Closed);
@@ -294,7 +343,7 @@ impl Gather<'_> {
             return Ok(Ticket(ticket));
         }
         let len = entry_len(device, received_ms, traceparent, payload);
-        self.shared.room_for(gathering, len)?;
+        self.shared.room_for(gathering, len + reserve)?;
         if gathering.batch.is_empty() {
             gathering.begun = Instant::now();
         }

@@ -48,6 +48,8 @@ struct Facts {
     spool_oldest: Gauge,
     custody_failed: Gauge,
     commits_failed: Counter,
+    uplinks_given_up: Counter,
+    events_given_up: Counter,
     disk_free: Gauge,
     commands_taken: Counter,
     commands_sent: Counter,
@@ -116,6 +118,14 @@ pub fn custody_failed() {
 /// A commit failed; it is tried again.
 pub fn commit_failed() {
     with(|facts| facts.commits_failed.increment(1));
+}
+
+/// A full spool has given up its oldest uplinks, with so many events.
+pub fn given_up(uplinks: u64, events: u64) {
+    with(|facts| {
+        facts.uplinks_given_up.increment(uplinks);
+        facts.events_given_up.increment(events);
+    });
 }
 
 /// The spool is full for this reason, or is not any more.
@@ -405,6 +415,16 @@ impl Facts {
                 "weir_gateway_commits_failed_total",
                 Unit::Count,
                 "Commits that failed; nothing of them was acknowledged, and they are tried again",
+            ),
+            uplinks_given_up: count(
+                "weir_gateway_uplinks_given_up_total",
+                Unit::Count,
+                "Uplinks that a full spool gave up before they were delivered (spool.when_full)",
+            ),
+            events_given_up: count(
+                "weir_gateway_events_given_up_total",
+                Unit::Count,
+                "Events in them, told to the ledger",
             ),
             disk_free: level(
                 "weir_gateway_disk_free_bytes",

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::custody::{Custody, Full, Ticket, Waiter};
 use crate::facts;
 use crate::intake::SeqRun;
+use crate::spool::account::Loss;
 
 /// Entries that may wait to be written.
 pub const WAITING_MAX: usize = 1024;
@@ -78,7 +79,10 @@ pub enum Entry {
         /// One CBOR item of at most 80 bytes.
         result: Option<Vec<u8>>,
     },
-    /// Uplinks that the stream had acknowledged are gone from it, and from the spool as well.
+    /// Events that had been acknowledged were given up, because the spool was full.
+    EventsLost(Loss),
+    /// Uplinks that the stream had acknowledged are gone from it, and from the spool as well; or they were given up and
+    /// cannot be read.
     UplinksGone {
         /// Whose numbers they are.
         incarnation: u64,
@@ -127,9 +131,14 @@ impl Sender {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Takes an entry, however long that takes; says whether anybody will write it.
+    pub async fn tell(&self, entry: Entry) -> bool {
+        self.entries.send(Observed { at: Instant::now(), entry }).await.is_ok()
+    }
 }
 
-/// Answered when everything that was sent before it is on disk, or custody takes nothing any more.
+/// Answered when everything that was sent before it is on disk, or custody has failed.
 pub type Flush = oneshot::Sender<()>;
 
 /// Takes what is sent into custody until nobody can ask for a flush any more; then what has been sent by then.
@@ -215,14 +224,16 @@ impl Journal {
         loop {
             let received_ms = self.clock.unix_ms();
             let offered =
-                self.custody.gather().offer(&self.gateway, received_ms, None, &payload, run, &self.waiter);
+                self.custody.gather().offer_own(&self.gateway, received_ms, &payload, run, &self.waiter);
             match offered {
                 Ok(ticket) => {
                     self.last = Some(ticket);
                     return Ok(());
                 }
                 Err(Full::Closed) => return Err(Closed),
-                Err(Full::Batch | Full::Spool) => self.custody.room().await.map_err(|_| Closed)?,
+                Err(Full::Batch | Full::Spool) => {
+                    self.custody.own_room(payload.len()).await.map_err(|_| Closed)?;
+                }
             }
         }
     }
@@ -316,6 +327,12 @@ impl Entry {
                 let reason = reason.as_deref().map(|reason| Text::from(cut(reason)));
                 let (id, result) = ((&**id).into(), result.as_deref());
                 let body = Body::CommandAnswered { outcome: *outcome, id, reason, result };
+                (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::EventsLost(Loss { device, boot, reason, from, to }) => {
+                let reason = cut(reason).into();
+                let body =
+                    Body::EventsLost { device: Some(*device), boot: *boot, from: *from, to: *to, reason };
                 (body.kind(), encode(|buffer| body.write(buffer)))
             }
             Entry::UplinksGone { incarnation, from, to, reason } => {

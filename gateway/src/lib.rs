@@ -10,7 +10,7 @@
 //!
 //! Commands flow the other way: [`downlink`], out of JetStream, onto the disk, to devices.
 //!
-//! Beside it: [`journal`] (what the gateway itself has to tell), [`admin`] (HTTP for operators and machines),
+//! Beside it: [`journal`] (what the gateway itself has to tell), [`giving_up`] (what a full spool drops, told), [`admin`] (HTTP for operators and machines),
 //! [`facts`] (metrics), [`logging`], [`config`], [`cli`], [`service`] (systemd). [`running`] puts them together.
 //!
 //! The wall clock is read in [`clock`] and nowhere else.
@@ -23,6 +23,7 @@ pub mod custody;
 pub mod downlink;
 mod durable;
 pub mod facts;
+pub mod giving_up;
 pub mod intake;
 pub mod journal;
 pub mod logging;

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::custody::{Committer, Custody};
 use crate::downlink::Downlink;
 use crate::uplink::Uplink;
-use crate::{admin, downlink, facts, journal, mqtt, spool, uplink};
+use crate::{admin, downlink, facts, giving_up, journal, mqtt, spool, uplink};
 
 /// Where the addresses are written, in the spool's folder.
 pub const ADDRESSES_FILE: &str = "addresses.json";
@@ -85,6 +85,7 @@ pub struct Running {
     listeners: mqtt::Listeners,
     journal: JoinHandle<()>,
     journal_flushes: mpsc::Sender<journal::Flush>,
+    giving_up: JoinHandle<()>,
     uplink: Uplink,
     downlink: Downlink,
     drain_max: Duration,
@@ -126,6 +127,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let spool = Arc::clone(custody.spool());
     let uplink =
         uplink::start(config.uplink.clone(), &source, Arc::clone(&spool), journal.clone(), clock.clone());
+    let gateway = config.gateway.id;
+    let giving_up =
+        tokio::spawn(giving_up::run(custody.clone(), gateway, journal.clone(), journal_flushes.clone()));
     let setup = downlink::Setup {
         config: config.commands,
         uplink: config.uplink,
@@ -177,6 +181,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         listeners,
         journal: journal_task,
         journal_flushes,
+        giving_up,
         uplink,
         downlink,
         drain_max,
@@ -219,6 +224,7 @@ impl Running {
             ("the uplink", self.uplink.is_running()),
             ("a listener", self.listeners.are_accepting()),
             ("the journal", !self.journal.is_finished()),
+            ("what gives up", !self.giving_up.is_finished()),
         ];
         if let Some((part, _)) = parts.into_iter().find(|(_, alive)| !alive) {
             return Err(Dead::Part(part));
@@ -230,7 +236,7 @@ impl Running {
     #[must_use]
     pub fn in_a_line(&self) -> String {
         let spool = self.custody.spool();
-        let waiting = spool.next_number().saturating_sub(spool.delivered().number);
+        let waiting = spool.waiting();
         let uplink = self.uplink.status();
         let uplink = uplink.borrow();
         let to = uplink.server.as_deref().map_or(String::new(), |server| format!(" ({server})"));
@@ -256,9 +262,11 @@ impl Running {
         let _ = timeout(JOURNAL_FLUSH_MAX, told).await;
         let spool = self.custody.spool();
         let delivered = self.uplink.drain(spool.next_number(), self.drain_max).await;
-        let waiting = spool.next_number().saturating_sub(spool.delivered().number);
+        let waiting = spool.waiting();
         drop(self.uplink);
         // Only now: what the uplink found out meanwhile must be told as well.
+        self.giving_up.abort();
+        let _ = self.giving_up.await;
         drop(self.journal_flushes);
         if timeout(JOURNAL_STOP_MAX, self.journal).await.is_err() {
             tracing::warn!("the gateway's own last events found no room in the spool");

@@ -31,6 +31,8 @@ const PURE: &[&str] = &[
     "gateway/src/mqtt/reason.rs",
     "gateway/src/mqtt/session.rs",
     "gateway/src/mqtt/topics.rs",
+    "gateway/src/spool/account.rs",
+    "gateway/src/spool/room.rs",
     "gateway/src/uplink/pacing.rs",
     "gateway/src/uplink/resume.rs",
     "gateway/src/uplink/segment.rs",

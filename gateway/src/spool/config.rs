@@ -61,6 +61,8 @@ pub enum WhenFull {
     /// Acknowledge nothing more until something has been delivered: devices keep their events.
     #[default]
     Refuse,
+    /// Give up the oldest epoch, as a whole, and tell the ledger exactly which events of which device were in it.
+    DropOldest,
 }
 
 fn bytes_max() -> u64 {

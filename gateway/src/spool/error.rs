@@ -63,6 +63,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Numbers that were given up because the spool was full: it is told already. Whoever reads goes on at `to`.
+    #[error("the uplinks {from} to {} were given up because the spool was full", to - 1)]
+    GivenUp {
+        /// The first number that is gone.
+        from: u64,
+        /// The next number that may be read.
+        to: u64,
+    },
     /// A release of what is not there yet.
     #[error("cannot release up to {number}: the spool ends at {next}")]
     ReleasedAhead {
@@ -93,7 +101,9 @@ impl Error {
                 _ => true,
             },
             Self::Panicked { .. } | Self::Damaged { .. } | Self::Missing { .. } => true,
-            Self::InUse { .. } | Self::ReleasedAhead { .. } | Self::Config { .. } => false,
+            Self::InUse { .. } | Self::GivenUp { .. } | Self::ReleasedAhead { .. } | Self::Config { .. } => {
+                false
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 //! ```text
 //! FOLDER/lock                          who has it
 //! FOLDER/incarnation                   made once: which spool this is
+//! FOLDER/given-up                      with `drop-oldest`: what was given up last, until it is told
 //! FOLDER/delivered                     what the stream has acknowledged; may be behind the truth, never ahead
 //! FOLDER/delivered.damaged             the last one that could not be read
 //! FOLDER/epochs/00000000000000000001/  an epoch: a sled database of records from this number on
@@ -28,14 +29,17 @@
 //! # Invariants
 //! - Numbers are given out once within an incarnation, without holes. A hole is damage, and reading tells it ([`Error::Missing`]).
 //! - Epochs are written only by the process that made them, in the order of their names; names are durable before contents.
-//! - An epoch is deleted only when it is wholly delivered, the `delivered` file says so, and a newer one exists.
+//! - An epoch is deleted only when a newer one exists, and it is wholly delivered, or what is in it was written down and will be
+//!   told ([`give_up`]).
 //! - Opening reads only the last epoch.
 
+pub mod account;
 mod config;
 mod disk;
 mod epoch;
 mod error;
 mod folder;
+mod give_up;
 pub mod record;
 mod room;
 mod since;
@@ -54,11 +58,13 @@ use tokio::sync::{Notify, watch};
 
 use self::epoch::{Blank, Epoch, SLED_SEGMENT_BYTES};
 use self::folder::Folder;
+use self::give_up::Note;
 use self::room::Ground;
 use self::tail::Tail;
 use crate::config::value;
 use crate::facts;
 
+pub use self::account::GivenUp;
 pub use self::config::{Config, WhenFull};
 pub use self::error::Error;
 pub use self::folder::Delivered;
@@ -76,6 +82,10 @@ pub struct Spool {
     state: Mutex<State>,
     /// The closed epoch that was read last. Held while reading: one reader at a time.
     reading: Mutex<Option<(u64, Arc<Epoch>)>>,
+    /// What was given up last. Held while more is.
+    note: Mutex<Note>,
+    /// Tells that something may have to be given up.
+    giving_up: Notify,
     /// Held while the `delivered` file is written.
     marking: Mutex<()>,
     /// The next epoch, made ahead.
@@ -112,6 +122,8 @@ struct State {
     /// The first number that is not durable.
     next: u64,
     delivered: Delivered,
+    /// Numbers below are not there any more and were never delivered, as far as they had not been.
+    given_up: u64,
     disk: Disk,
 }
 
@@ -162,6 +174,13 @@ impl Spool {
         self.state().disk.full
     }
 
+    /// How many uplinks wait to be delivered.
+    pub fn waiting(&self) -> u64 {
+        let state = self.state();
+        let oldest = state.epochs.front().map_or(state.next, |epoch| epoch.first);
+        state.next.saturating_sub(state.delivered.number.max(oldest))
+    }
+
     /// Tells of new records: the value is [`Self::next_number`].
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.next.subscribe()
@@ -181,7 +200,7 @@ impl Spool {
     /// is none yet. Reads the disk: blocks.
     ///
     /// # Errors
-    /// [`Error::Missing`] if `number` is gone: tell it, and go on at its `to`. Other errors: reading failed, may be tried again.
+    /// [`Error::Missing`] if `number` is gone: tell it, and go on at its `to`. [`Error::GivenUp`] likewise, but it is told. Other errors: reading failed, may be tried again.
     pub fn read_from(&self, number: u64, bytes_max: usize) -> Result<Vec<Arc<Record>>, Error> {
         let state = self.state();
         if number >= state.next {
@@ -189,6 +208,10 @@ impl Spool {
         }
         if let Some(records) = state.tail.read(number, bytes_max) {
             return Ok(records);
+        }
+        let oldest = state.epochs.front().map_or(state.next, |epoch| epoch.first);
+        if number < oldest && number < state.given_up {
+            return Err(Error::GivenUp { from: number, to: oldest.min(state.given_up) });
         }
         let after = state.epochs.partition_point(|epoch| epoch.first <= number);
         // While a commit goes over into a new epoch, that begins behind what is durable.
@@ -296,7 +319,7 @@ impl Spool {
         let mut state = self.state();
         state.disk.free_bytes = free_bytes;
         let changed = self.count_room(&mut state);
-        let crowded = self.deletable_in(&state).is_some();
+        let crowded = self.deletable_in(&state).is_some() || self.to_give_up_in(&state).is_some();
         drop(state);
         self.call_keeper(crowded, changed);
     }

@@ -55,9 +55,11 @@ impl Spool {
     /// What the spool holds. May read the disk for the oldest uplink's time: blocks.
     pub fn status(&self) -> Status {
         let delivered = self.delivered();
-        let oldest = self.read_from(delivered.number, 1).ok();
+        // What lies before was given up.
+        let waits_from = delivered.number.max(self.oldest_number());
+        let oldest = self.read_from(waits_from, 1).ok();
         let oldest_received_ms = oldest.and_then(|records| {
-            let part = records.first()?.part_from(delivered.number)?;
+            let part = records.first()?.part_from(waits_from)?;
             Some(part.received_ms)
         });
         self.look();
@@ -76,7 +78,7 @@ impl Spool {
             next: state.next,
             delivered: delivered.number,
             stream_sequence: delivered.stream_sequence,
-            waiting: state.next.saturating_sub(delivered.number),
+            waiting: state.next.saturating_sub(waits_from),
             oldest_received_ms,
             bytes: state.epochs.iter().map(|epoch| epoch.bytes).sum(),
             budget_bytes: self.config.bytes_max,

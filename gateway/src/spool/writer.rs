@@ -15,9 +15,10 @@ use super::disk;
 use super::epoch::{self, Blank, EPOCH_UPLINKS_MAX, Writing};
 use super::error::Error;
 use super::folder::{Folder, Mark};
+use super::give_up::Note;
 use super::record::{Draft, Record};
 use super::tail::Tail;
-use super::{Config, Disk, Known, Spool, State, epoch_name};
+use super::{Config, Disk, GivenUp, Known, Spool, State, WhenFull, epoch_name};
 use crate::facts;
 
 /// `delivered` is written at most this often (and before an epoch is deleted, and at the end): flash wears out.
@@ -65,10 +66,16 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
     let incarnation = folder.incarnation(random)?;
     let mut epochs = list_epochs(&folder)?;
     let (next, renew) = find_next(&folder, &mut mark, &mut epochs)?;
+    let note = Note::open(&config.folder)?;
+    if config.when_full == WhenFull::DropOldest {
+        note.reserve()?;
+    }
+    finish_giving_up(&folder, &note.given_up, &mut epochs)?;
     if let Some(oldest) = epochs.front()
         && mark.delivered.number < oldest.first
+        && oldest.first != note.given_up.end
     {
-        // Only delivered epochs are deleted, so what is not there any more has been delivered.
+        // What is deleted otherwise has been delivered.
         mark.delivered.number = oldest.first;
     }
     let state = State {
@@ -77,6 +84,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         tail: Tail::default(),
         next,
         delivered: mark.delivered,
+        given_up: note.given_up.end,
         disk: Disk::default(),
     };
     let spool = Arc::new(Spool {
@@ -85,6 +93,8 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         incarnation,
         state: Mutex::new(state),
         reading: Mutex::new(None),
+        note: Mutex::new(note),
+        giving_up: Notify::new(),
         marking: Mutex::new(()),
         spare: Mutex::new(None),
         chores: Mutex::new(Chores { sweep: true, ..Chores::default() }),
@@ -127,6 +137,15 @@ fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
         Known { first, bytes }
     };
     Ok(firsts.into_iter().map(known).collect())
+}
+
+/// What was written down as given up is told; if there was no time to delete it, that is done now.
+fn finish_giving_up(folder: &Folder, given_up: &GivenUp, epochs: &mut VecDeque<Known>) -> Result<(), Error> {
+    if !given_up.is_told() && epochs.len() > 1 && epochs[0].first == given_up.first {
+        epoch::remove(&epoch::hide(&folder.epochs().join(epoch_name(given_up.first)))?)?;
+        epochs.pop_front();
+    }
+    Ok(())
 }
 
 /// The next number: after the last record of the last epoch, and no lower than was ever written down. And whether the writer
@@ -469,6 +488,7 @@ impl Spool {
                 return marked;
             }
         }
+        self.giving_up.notify_one();
         marked
     }
 
@@ -501,11 +521,15 @@ impl Spool {
         let begun = state.epochs.partition_point(|epoch| epoch.first <= state.delivered.number);
         let kept = state.epochs.iter().take(begun.saturating_sub(1));
         let kept_bytes: u64 = kept.map(Known::cost_bytes).sum();
-        let used: u64 = state.epochs.iter().map(Known::cost_bytes).sum();
-        let wanted = HEADROOM_BYTES + self.config.epoch_bytes;
-        let ground = self.ground(state);
-        let crowded = used + wanted > self.config.bytes_max || ground.disk_bytes() < wanted || ground.held;
-        let too_much = kept_bytes > self.config.keep_delivered_bytes || (kept_bytes > 0 && crowded);
+        let crowded = kept_bytes > 0 && (self.is_crowded(state) || state.disk.trouble.is_some());
+        let too_much = kept_bytes > self.config.keep_delivered_bytes || crowded;
         state.epochs.front().filter(|_| too_much).map(|epoch| epoch.first)
+    }
+
+    /// Whether there is less room than what arrives may need while some is made.
+    pub(super) fn is_crowded(&self, state: &State) -> bool {
+        let ground = self.ground(state);
+        let wanted = HEADROOM_BYTES + self.config.epoch_bytes;
+        ground.used_bytes + wanted > self.config.bytes_max || ground.disk_bytes() < wanted
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Taken {
     Segment(Segment),
     /// Damage: it and those up to `to` (exclusive) cannot be read, and never will be.
     Gone { to: u64, reason: String },
+    /// It and those up to `to` (exclusive) were given up, and that is told.
+    GivenUp { to: u64 },
 }
 
 /// Segments, in order.
@@ -85,6 +87,7 @@ impl Feed {
                 Ok(records) if records.is_empty() => Ok(Taken::Nothing),
                 Ok(records) => build(&mut builder, from, &records, bytes_max),
                 Err(spool::Error::Missing { to, reason, .. }) => Ok(Taken::Gone { to, reason }),
+                Err(spool::Error::GivenUp { to, .. }) => Ok(Taken::GivenUp { to }),
                 Err(error) => Err(unreadable(&error)),
             };
             (builder, taken)

@@ -284,6 +284,11 @@ impl Worker {
                     position.from = to;
                     continue;
                 }
+                Ok(Taken::GivenUp { to }) => {
+                    tracing::info!(from = position.from, to, "going on behind what was given up");
+                    position.from = to;
+                    continue;
+                }
                 Err(trouble) => return trouble,
             };
             if segment.full {

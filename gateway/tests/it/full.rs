@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use weir_contract::body::Body;
 use weir_contract::uplink::Uplink;
 
 use crate::nats::{A_WHILE, Nats};
@@ -300,4 +301,66 @@ async fn a_disk_that_becomes_full_and_free_again_and_again_loses_nothing() {
     let all: BTreeSet<u32> = (1..=acknowledged).collect();
     until("everything acknowledged is delivered", async || delivered(&nats, LEN).await == all).await;
     daemon.assert_running();
+}
+
+/// Numbers of the device's events that are in the ledger, as the stream has it.
+async fn lost(nats: &Nats, device: &str) -> BTreeSet<u32> {
+    let mut lost = BTreeSet::new();
+    for payload in nats.segments().await.into_iter().flat_map(|segment| segment.payloads) {
+        for event in Uplink::read(&payload).expect("an uplink").events() {
+            if let Ok(Some(Body::EventsLost { device: Some(of), boot, from, to, reason })) =
+                Body::read(&event.kind, event.version, event.body)
+                && &*of == device
+            {
+                assert!(boot == 1 && reason == "spool-full", "{boot} {reason:?}");
+                lost.extend(from..=to);
+            }
+        }
+    }
+    lost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_that_drops_its_oldest_takes_the_present_and_tells_exactly_what_it_gave_up() {
+    const LEN: usize = 30_000;
+    let settings = "free_min = \"4 MiB\"\nwhen_full = \"drop-oldest\"";
+    let disk = Disk::tmpfs();
+    let mut nats = Nats::start().await;
+    nats.make_stream(|_| ()).await;
+    let url = nats.url();
+    nats.kill();
+    let mut daemon = Daemon::start(&disk, &url, settings).await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    // By the budget, then by the disk that somebody else fills, twice with a kill at any step.
+    let mut all = 0;
+    for round in 0..3 {
+        for at in 0..500 {
+            assert!(device.publish(LEN), "round {round}, {at}: {}", daemon.log());
+            all += 1;
+        }
+        if round < 2 {
+            let mut foreign = File::options().append(true).create(true).open(disk.outside().join("foreign"));
+            let foreign = foreign.as_mut().expect("a file");
+            foreign.write_all(&vec![7; 4 << 20]).expect("there is room");
+            daemon.kill();
+            daemon = Daemon::start(&disk, &url, settings).await;
+            device = device.again(daemon.mqtt);
+        }
+    }
+    assert!(daemon.status()["custody"]["ok"] == true, "{}", daemon.log());
+    nats.start_again().await;
+    let all: BTreeSet<u32> = (1..=all).collect();
+    until("every number is delivered or in the ledger", async || {
+        let (stored, lost) = (delivered(&nats, LEN).await, lost(&nats, "d-1").await);
+        assert!(lost.is_subset(&all), "only what there was");
+        all.iter().all(|seq| stored.contains(seq) || lost.contains(seq))
+    })
+    .await;
+    let (stored, lost) = (delivered(&nats, LEN).await, lost(&nats, "d-1").await);
+    assert!(lost.len() > 500 && stored.contains(&1500), "{} lost, {} stored", lost.len(), stored.len());
+    assert!(stored.is_disjoint(&lost), "what is told to be lost is");
+    assert!(lost.last() < stored.first(), "the oldest went");
+    let metrics = daemon.get("/metrics");
+    assert!(metrics.contains("weir_gateway_events_given_up_total"), "{metrics}");
+    assert_eq!(daemon.status()["spool"]["waiting"], 0);
 }

@@ -1,4 +1,5 @@
 mod damage;
+mod giving_up;
 mod holding;
 mod model;
 

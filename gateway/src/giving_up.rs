@@ -1,0 +1,82 @@
+//! Tells what a full spool gives up, where it is to drop its oldest uplinks: as `events-lost`, for the ledger.
+//!
+//! One epoch at a time: the next is given up only when the gateway's own events that tell of the last are on disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use weir_contract::Id;
+
+use crate::custody::Custody;
+use crate::journal::{self, Entry};
+use crate::spool::account::REASON;
+use crate::spool::{Error, GivenUp, Spool};
+
+/// Before a disk that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Gives up what has to be given up, and tells it, for ever; until custody takes nothing any more. `flushes` ask the journal.
+pub async fn run(
+    custody: Custody,
+    gateway: Id,
+    journal: journal::Sender,
+    flushes: mpsc::Sender<journal::Flush>,
+) {
+    let spool = Arc::clone(custody.spool());
+    loop {
+        if let Some(given_up) = spool.untold() {
+            if !tell(&spool, &given_up, &journal, &flushes).await || custody.failed().is_some() {
+                // After the next start.
+                return;
+            }
+            on_disk(&spool, Spool::told).await;
+        }
+        spool.must_give_up().await;
+        on_disk(&spool, move |spool| spool.give_up_oldest(&gateway).map(|_| ())).await;
+    }
+}
+
+/// Does it until the disk lets it be done.
+async fn on_disk(spool: &Arc<Spool>, work: impl Fn(&Spool) -> Result<(), Error> + Clone + Send + 'static) {
+    let mut known = None;
+    loop {
+        let (spool, work) = (Arc::clone(spool), work.clone());
+        let done = spawn_blocking(move || work(&spool)).await;
+        let Err(error) = done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        else {
+            return;
+        };
+        let error = error.with_causes();
+        if known.as_ref() != Some(&error) {
+            tracing::error!(error, "the spool is full and nothing can be given up; trying again");
+            known = Some(error);
+        }
+        sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Whether it is told, and on disk.
+async fn tell(
+    spool: &Spool,
+    given_up: &GivenUp,
+    journal: &journal::Sender,
+    flushes: &mpsc::Sender<journal::Flush>,
+) -> bool {
+    for loss in &given_up.losses {
+        if !journal.tell(Entry::EventsLost(loss.clone())).await {
+            return false;
+        }
+    }
+    for (from, end) in &given_up.unreadable {
+        let incarnation = spool.incarnation();
+        let entry = Entry::UplinksGone { incarnation, from: *from, to: end - 1, reason: REASON.into() };
+        if !journal.tell(entry).await {
+            return false;
+        }
+    }
+    let (flushed, told) = oneshot::channel();
+    flushes.send(flushed).await.is_ok() && told.await.is_ok()
+}
