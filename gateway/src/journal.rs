@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use minicbor::encode::write::Cursor;
 use tokio::sync::{mpsc, oneshot};
 use weir_contract::body::{Body, Outcome};
+use weir_contract::cbor::Writer;
 use weir_contract::uplink::{self, EVENT_OVERHEAD_MAX, Event, HEADER_LEN_MAX, Header};
 use weir_contract::{Id, Kind, NoRoom, Text};
 
@@ -316,10 +316,9 @@ impl Entry {
             Entry::PublishesRefused { device, count, reason } => {
                 let kind = "publishes-refused".parse().expect("it is one");
                 let body = encode(|buffer| {
-                    let mut e = minicbor::Encoder::new(Cursor::new(buffer));
-                    e.map(3)?.str("device")?.str(device.as_str())?.str("count")?.u64(*count)?;
-                    e.str("reason")?.str(cut(reason))?;
-                    Ok::<_, NoRoom>(e.writer().position())
+                    let mut w = Writer::new(buffer);
+                    w.map(3).str("device").str(device).str("count").u64(*count);
+                    w.str("reason").str(cut(reason)).end()
                 });
                 (kind, body)
             }
@@ -338,10 +337,9 @@ impl Entry {
             Entry::UplinksGone { incarnation, from, to, reason } => {
                 let kind = "uplinks-gone".parse().expect("it is one");
                 let body = encode(|buffer| {
-                    let mut e = minicbor::Encoder::new(Cursor::new(buffer));
-                    e.map(4)?.str("incarnation")?.u64(*incarnation)?.str("from")?.u64(*from)?;
-                    e.str("to")?.u64(*to)?.str("reason")?.str(cut(reason))?;
-                    Ok::<_, NoRoom>(e.writer().position())
+                    let mut w = Writer::new(buffer);
+                    w.map(4).str("incarnation").u64(*incarnation).str("from").u64(*from);
+                    w.str("to").u64(*to).str("reason").str(cut(reason)).end()
                 });
                 (kind, body)
             }

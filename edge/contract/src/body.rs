@@ -1,11 +1,6 @@
 //! Bodies of the event kinds of version 1. Other kinds are carried and kept, and change no state.
 
-use minicbor::Encoder;
-use minicbor::data::Type;
-use minicbor::encode::write::Cursor;
-use minicbor::encode::{self, Write};
-
-use crate::cbor::{Malformed, NoRoom, Reader, What};
+use crate::cbor::{Malformed, NoRoom, Reader, What, Writer};
 use crate::{Id, Kind, Text};
 
 /// The version of every body in this module.
@@ -226,119 +221,78 @@ impl<'a> Body<'a> {
     /// # Errors
     /// [`NoRoom`] if it does not fit in `buffer`.
     pub fn write(&self, buffer: &mut [u8]) -> Result<usize, NoRoom> {
-        let mut e = Encoder::new(Cursor::new(buffer));
-        self.write_into(&mut e)?;
-        Ok(e.writer().position())
+        let mut w = Writer::new(buffer);
+        self.write_into(&mut w);
+        w.end()
     }
 
-    fn write_into<W: Write>(&self, e: &mut Encoder<W>) -> Result<(), encode::Error<W::Error>> {
+    fn write_into(&self, w: &mut Writer<'_>) {
         match *self {
             Body::DeviceStarted { fw, hw, reason } => {
-                e.map(3)?;
-                write_text(e, "fw", fw)?;
-                write_text(e, "hw", hw)?;
-                write_text(e, "reason", reason)
+                w.map(3).str("fw").text(fw).str("hw").text(hw).str("reason").text(reason);
             }
             Body::ReadingTaken { sensor, value, unit } => {
-                e.map(2 + u64::from(unit.is_some()))?.str("sensor")?.str(&sensor)?.str("value")?;
-                write_scalar(e, value)?;
-                unit.map_or(Ok(()), |unit| write_text(e, "unit", unit))
+                w.map(2 + usize::from(unit.is_some())).str("sensor").str(&sensor).str("value");
+                write_scalar(w, value);
+                write_optional(w, "unit", unit);
             }
             Body::LimitCrossed { sensor, value, limit, rising } => {
-                e.map(4)?.str("sensor")?.str(&sensor)?.str("value")?;
-                write_float(e, value)?;
-                e.str("limit")?;
-                write_float(e, limit)?;
-                e.str("rising")?.bool(rising)?.ok()
+                w.map(4).str("sensor").str(&sensor).str("value").float(value);
+                w.str("limit").float(limit).str("rising").bool(rising);
             }
             Body::EventsLost { device, boot, from, to, reason } => {
-                e.map(4 + u64::from(device.is_some()))?;
+                w.map(4 + usize::from(device.is_some()));
                 if let Some(device) = device {
-                    e.str("device")?.str(&device)?;
+                    w.str("device").str(&device);
                 }
-                e.str("boot")?.u64(boot)?.str("from")?.u32(from)?.str("to")?.u32(to)?;
-                write_text(e, "reason", reason)
+                w.str("boot").u64(boot).str("from").u64(from.into()).str("to").u64(to.into());
+                w.str("reason").text(reason);
             }
             Body::CommandAnswered { outcome: _, id, reason, result } => {
-                e.map(1 + u64::from(reason.is_some()) + u64::from(result.is_some()))?;
-                write_text(e, "id", id)?;
-                if let Some(reason) = reason {
-                    write_text(e, "reason", reason)?;
+                w.map(1 + usize::from(reason.is_some()) + usize::from(result.is_some()));
+                w.str("id").text(id);
+                write_optional(w, "reason", reason);
+                if let Some(result) = result {
+                    w.str("result").raw(result);
                 }
-                result.map_or(Ok(()), |result| write_raw(e, "result", result))
             }
             Body::CommandExpired { device, id } => {
-                e.map(2)?.str("device")?.str(&device)?;
-                write_text(e, "id", id)
+                w.map(2).str("device").str(&device).str("id").text(id);
             }
             Body::CommandRefused { device, id, reason } => {
-                e.map(2 + u64::from(id.is_some()))?.str("device")?.str(&device)?;
-                if let Some(id) = id {
-                    write_text(e, "id", id)?;
-                }
-                write_text(e, "reason", reason)
+                w.map(2 + usize::from(id.is_some())).str("device").str(&device);
+                write_optional(w, "id", id);
+                w.str("reason").text(reason);
             }
             Body::ConfigApplied { revision, config } => {
-                e.map(2)?.str("revision")?.u64(revision)?;
-                write_raw(e, "config", config)
+                w.map(2).str("revision").u64(revision).str("config").raw(config);
             }
             Body::DeviceConnected { device, address } => {
-                e.map(2)?.str("device")?.str(&device)?;
-                write_text(e, "address", address)
+                w.map(2).str("device").str(&device).str("address").text(address);
             }
             Body::DeviceDisconnected { device, reason } => {
-                e.map(2)?.str("device")?.str(&device)?;
-                write_text(e, "reason", reason)
+                w.map(2).str("device").str(&device).str("reason").text(reason);
             }
-            Body::ClockStepped { by_ms } => e.map(1)?.str("by_ms")?.i64(by_ms)?.ok(),
+            Body::ClockStepped { by_ms } => {
+                w.map(1).str("by_ms").i64(by_ms);
+            }
         }
     }
 }
 
-fn write_text<W: Write>(
-    e: &mut Encoder<W>,
-    key: &str,
-    text: Text<'_>,
-) -> Result<(), encode::Error<W::Error>> {
-    e.str(key)?;
-    text.write(e)
+fn write_optional(w: &mut Writer<'_>, key: &str, text: Option<Text<'_>>) {
+    if let Some(text) = text {
+        w.str(key).text(text);
+    }
 }
 
-fn write_raw<W: Write>(e: &mut Encoder<W>, key: &str, item: &[u8]) -> Result<(), encode::Error<W::Error>> {
-    e.str(key)?.writer_mut().write_all(item).map_err(encode::Error::write)
-}
-
-fn write_scalar<W: Write>(e: &mut Encoder<W>, value: Scalar<'_>) -> Result<(), encode::Error<W::Error>> {
+fn write_scalar(w: &mut Writer<'_>, value: Scalar<'_>) {
     match value {
-        Scalar::Int(int) => e.i64(int)?.ok(),
-        Scalar::Float(float) => write_float(e, float),
-        Scalar::Bool(bool) => e.bool(bool)?.ok(),
-        Scalar::Text(text) => text.write(e),
-    }
-}
-
-/// Writes the shortest float that keeps the value (RFC 8949 §4.2.1).
-///
-/// # Errors
-/// What the writer says.
-pub fn write_float<W: Write>(e: &mut Encoder<W>, value: f64) -> Result<(), encode::Error<W::Error>> {
-    #[expect(clippy::cast_possible_truncation, reason = "compared with the original below")]
-    let single = value as f32;
-    if value.is_nan() {
-        return e.f16(f32::NAN)?.ok();
-    }
-    #[expect(clippy::float_cmp, reason = "exactly the same value is what is asked")]
-    if f64::from(single) != value {
-        return e.f64(value)?.ok();
-    }
-    let mut half = [0; 3];
-    // A half float is head and two bytes, so it fits.
-    let _ = Encoder::new(&mut half[..]).f16(single);
-    match minicbor::Decoder::new(&half).f16() {
-        #[expect(clippy::float_cmp, reason = "exactly the same value is what is asked")]
-        Ok(kept) if kept == single => e.f16(single)?.ok(),
-        _ => e.f32(single)?.ok(),
-    }
+        Scalar::Int(int) => w.i64(int),
+        Scalar::Float(float) => w.float(float),
+        Scalar::Bool(bool) => w.bool(bool),
+        Scalar::Text(text) => w.text(text),
+    };
 }
 
 /// The keys of the known bodies; others are ignored.
@@ -428,12 +382,12 @@ fn read_reading_taken<'a>(fields: &Fields<'a>) -> Result<Body<'a>, Malformed> {
 
 fn read_scalar<'a>(r: &mut Reader<'a>) -> Result<Scalar<'a>, Malformed> {
     const EXPECTED: &str = "value: a number, a boolean or text";
-    Ok(match r.datatype()? {
-        Type::Bool => Scalar::Bool(r.bool(EXPECTED)?),
-        Type::String | Type::StringIndef => Scalar::Text(r.text(EXPECTED)?),
-        Type::F16 | Type::F32 | Type::F64 => Scalar::Float(r.f64(EXPECTED)?),
+    Ok(match r.peek()? {
+        0xF4 | 0xF5 => Scalar::Bool(r.bool(EXPECTED)?),
+        0x60..=0x7F => Scalar::Text(r.text(EXPECTED)?),
+        0xF9..=0xFB => Scalar::Float(r.f64(EXPECTED)?),
         _ => match r.clone().i64(EXPECTED) {
-            Ok(int) => Scalar::Int(int),
+            Ok(_) => Scalar::Int(r.i64(EXPECTED)?),
             Err(_) => Scalar::Float(r.f64(EXPECTED)?),
         },
     })

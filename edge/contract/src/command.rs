@@ -1,10 +1,7 @@
 //! A command to a device: the payload of `weir/1/{device}/commands`, `[id, name, deadline, args]`.
 
-use minicbor::Encoder;
-use minicbor::encode::write::Cursor;
-
 use crate::Text;
-use crate::cbor::{Malformed, NoRoom, Reader};
+use crate::cbor::{Malformed, NoRoom, Reader, Writer};
 
 /// The most bytes a command may have: what a device must be able to receive. A gateway refuses longer ones.
 pub const COMMAND_LEN_MAX: usize = 1024;
@@ -50,13 +47,6 @@ impl<'a> Command<'a> {
     /// # Errors
     /// [`NoRoom`] if it does not fit in `buffer`.
     pub fn write(&self, buffer: &mut [u8]) -> Result<usize, NoRoom> {
-        use minicbor::encode::Write as _;
-        let mut e = Encoder::new(Cursor::new(buffer));
-        e.array(4)?;
-        self.id.write(&mut e)?;
-        self.name.write(&mut e)?;
-        e.u64(self.deadline_ms)?;
-        e.writer_mut().write_all(self.args)?;
-        Ok(e.writer().position())
+        Writer::new(buffer).array(4).text(self.id).text(self.name).u64(self.deadline_ms).raw(self.args).end()
     }
 }

@@ -15,10 +15,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod cbor;
 mod name;
 
 pub mod body;
+pub mod cbor;
 pub mod command;
 pub mod order;
 #[cfg(feature = "alloc")]

@@ -12,12 +12,7 @@
 
 use core::fmt;
 
-use minicbor::Encoder;
-use minicbor::data::Type;
-use minicbor::encode::write::Cursor;
-
-use crate::body::write_float;
-use crate::cbor::{Malformed, NoRoom, Reader};
+use crate::cbor::{Malformed, NoRoom, Reader, Writer};
 use crate::command::Command;
 use crate::{Id, Text};
 
@@ -127,31 +122,28 @@ impl Order {
     /// # Errors
     /// [`NoRoom`] if they do not fit in `buffer`.
     pub fn write_args(&self, buffer: &mut [u8]) -> Result<usize, NoRoom> {
-        let mut e = Encoder::new(Cursor::new(buffer));
+        let mut w = Writer::new(buffer);
         match self {
             Order::SetPeriod { sensor, period_ms } => {
-                e.map(1 + u64::from(sensor.is_some()))?;
+                w.map(1 + usize::from(sensor.is_some()));
                 if let Some(sensor) = sensor {
-                    e.str("sensor")?.str(sensor)?;
+                    w.str("sensor").str(sensor);
                 }
-                e.str("period_ms")?.u32(*period_ms)?;
+                w.str("period_ms").u64((*period_ms).into());
             }
             Order::SetLimit { sensor, limit, hysteresis } => {
-                e.map(3)?.str("sensor")?.str(sensor)?.str("limit")?;
+                w.map(3).str("sensor").str(sensor).str("limit");
                 match limit {
-                    Some(limit) => write_float(&mut e, *limit)?,
-                    None => {
-                        e.null()?;
-                    }
-                }
-                e.str("hysteresis")?;
-                write_float(&mut e, *hysteresis)?;
+                    Some(limit) => w.float(*limit),
+                    None => w.null(),
+                };
+                w.str("hysteresis").float(*hysteresis);
             }
             Order::Restart | Order::Identify => {
-                e.map(0)?;
+                w.map(0);
             }
         }
-        Ok(e.writer().position())
+        w.end()
     }
 }
 
@@ -182,11 +174,8 @@ fn read_set_limit(args: &[u8]) -> Result<Option<Order>, Malformed> {
         let key = r.text("text keys")?;
         if key == "sensor" {
             sensor = Some(r.name("a name")?);
-        } else if key == "limit" && r.datatype()? == Type::Null {
-            r.skip()?;
-            limit = Some(None);
         } else if key == "limit" {
-            limit = Some(Some(r.f64("a number")?));
+            limit = Some(if r.null()? { None } else { Some(r.f64("a number")?) });
         } else if key == "hysteresis" {
             hysteresis = r.f64("a number")?;
         } else {
@@ -203,10 +192,8 @@ fn read_set_limit(args: &[u8]) -> Result<Option<Order>, Malformed> {
 
 fn read_nothing(args: &[u8]) -> bool {
     let mut r = Reader::new(args);
-    let nothing = match r.datatype() {
-        Ok(Type::Null) => r.skip().is_ok(),
-        _ => r.map("a map").and_then(|mut entries| r.more(&mut entries)) == Ok(false),
-    };
+    let null = r.null() == Ok(true);
+    let nothing = null || r.map("a map").and_then(|mut entries| r.more(&mut entries)) == Ok(false);
     nothing && r.end().is_ok()
 }
 

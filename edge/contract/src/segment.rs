@@ -10,11 +10,11 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use minicbor::Encoder;
-use minicbor::data::Type;
-
 use crate::Id;
-use crate::cbor::{HEAD_LEN_MAX as ITEM_HEAD_LEN_MAX, Items, Malformed, Reader, What, head_len};
+use crate::cbor::{
+    ARRAY, BYTES, HEAD_LEN_MAX as ITEM_HEAD_LEN_MAX, Items, Malformed, NULL, Reader, TEXT, UNSIGNED, What,
+    head, head_len,
+};
 
 /// The most bytes a segment can have before compression.
 pub const SEGMENT_LEN_MAX: usize = 256 * 1024;
@@ -57,23 +57,32 @@ pub fn write_entry(
     payload: &[u8],
 ) {
     out.reserve(entry_len(device, received_ms, traceparent, payload));
-    let mut e = Encoder::new(out);
-    let written = (|| {
-        e.array(4)?.str(device)?.u64(received_ms)?;
-        match traceparent {
-            Some(trace) => e.bytes(trace)?,
-            None => e.null()?,
-        };
-        e.bytes(payload)?.ok()
-    })();
-    written.expect("writing to a Vec cannot fail");
+    put(out, ARRAY, 4);
+    put_string(out, TEXT, device.as_bytes());
+    put(out, UNSIGNED, received_ms);
+    match traceparent {
+        Some(trace) => put_string(out, BYTES, trace),
+        None => out.push(NULL),
+    }
+    put_string(out, BYTES, payload);
+}
+
+fn put(out: &mut Vec<u8>, major: u8, argument: u64) {
+    let (head, len) = head(major, argument);
+    out.extend_from_slice(&head[..len]);
+}
+
+fn put_string(out: &mut Vec<u8>, major: u8, bytes: &[u8]) {
+    put(out, major, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// Appends what stands before the entries of a segment to `out`.
 pub fn write_head(out: &mut Vec<u8>, head: &Head) {
-    let mut e = Encoder::new(out);
-    let written = (|| e.array(3)?.u64(head.incarnation)?.u64(head.first)?.array(head.count)?.ok())();
-    written.expect("writing to a Vec cannot fail");
+    put(out, ARRAY, 3);
+    put(out, UNSIGNED, head.incarnation);
+    put(out, UNSIGNED, head.first);
+    put(out, ARRAY, head.count);
 }
 
 /// What a segment holds: uplinks `first .. first + count` of one incarnation of a gateway's spool.
@@ -185,11 +194,7 @@ fn read_entry<'a>(r: &mut Reader<'a>) -> Result<Entry<'a>, Malformed> {
     r.must_have(&mut items, "received")?;
     let received_ms = r.u64("received: an unsigned integer")?;
     r.must_have(&mut items, "traceparent")?;
-    let traceparent = if r.datatype()? == Type::Null {
-        r.skip().map(|()| None)
-    } else {
-        r.bytes("traceparent: bytes").map(Some)
-    }?;
+    let traceparent = if r.null()? { None } else { Some(r.bytes("traceparent: bytes")?) };
     r.must_have(&mut items, "payload")?;
     let payload = r.bytes("payload: bytes")?;
     r.skip_rest(&mut items)?;
@@ -199,15 +204,9 @@ fn read_entry<'a>(r: &mut Reader<'a>) -> Result<Entry<'a>, Malformed> {
 impl<'a> Reader<'a> {
     /// Bytes in one piece, or joined from chunks.
     fn bytes(&mut self, expected: &'static str) -> Result<Cow<'a, [u8]>, Malformed> {
-        match self.datatype()? {
-            Type::BytesIndef => {
-                let item = self.raw()?;
-                let mut chunks = minicbor::Decoder::new(item);
-                // `raw` has found every chunk well-formed.
-                let joined = chunks.bytes_iter().into_iter().flatten().flatten().flatten().copied().collect();
-                Ok(Cow::Owned(joined))
-            }
-            _ => self.whole_bytes(expected).map(Cow::Borrowed),
+        match self.joined_bytes()? {
+            Some(joined) => Ok(Cow::Owned(joined)),
+            None => self.whole_bytes(expected).map(Cow::Borrowed),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write as _};
 
-use minicbor::Decoder;
+use crate::cbor::Reader;
 
 /// UTF-8 text borrowed from a message: nearly always in one piece, but CBOR lets a writer send it in chunks
 /// (RFC 8949 §3.2.3), and without an allocator they cannot be joined.
@@ -33,10 +33,8 @@ impl<'a> Text<'a> {
     /// The pieces in order.
     pub fn chunks(&self) -> Chunks<'a> {
         match self.0 {
-            Form::Whole(text) => Chunks { whole: Some(text), chunked: Decoder::new(&[]) },
-            Form::Chunked(item) => {
-                Chunks { whole: None, chunked: Decoder::new(item.get(1..).unwrap_or_default()) }
-            }
+            Form::Whole(text) => Chunks { whole: Some(text), chunked: Reader::new(&[]) },
+            Form::Chunked(item) => Chunks { whole: None, chunked: Reader::at(item, 1) },
         }
     }
 
@@ -58,31 +56,20 @@ impl<'a> Text<'a> {
             Form::Chunked(_) => self.chunks().collect::<alloc::string::String>().into(),
         }
     }
-
-    pub(crate) fn write<W: minicbor::encode::Write>(
-        &self,
-        encoder: &mut minicbor::Encoder<W>,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        encoder.str_len(self.len() as u64)?;
-        for chunk in self.chunks() {
-            encoder.writer_mut().write_all(chunk.as_bytes()).map_err(minicbor::encode::Error::write)?;
-        }
-        Ok(())
-    }
 }
 
 /// The pieces of a [`Text`].
 #[derive(Clone)]
 pub struct Chunks<'a> {
     whole: Option<&'a str>,
-    chunked: Decoder<'a>,
+    chunked: Reader<'a>,
 }
 
 impl<'a> Iterator for Chunks<'a> {
     type Item = &'a str;
     fn next(&mut self) -> Option<&'a str> {
         // The break at the end is no text, which ends the iteration.
-        self.whole.take().or_else(|| self.chunked.str().ok())
+        self.whole.take().or_else(|| self.chunked.chunk())
     }
 }
 

@@ -1,9 +1,6 @@
 //! Time: what a device is told, and how an event's wall time is found.
 
-use minicbor::Encoder;
-use minicbor::encode::write::Cursor;
-
-use crate::cbor::{HEAD_LEN_MAX, Malformed, NoRoom, Reader};
+use crate::cbor::{HEAD_LEN_MAX, Malformed, NoRoom, Reader, Writer};
 use crate::uplink::Header;
 
 /// The payload of `weir/1/{device}/time`: `[unix_ms]`.
@@ -36,9 +33,7 @@ impl Time {
     /// # Errors
     /// [`NoRoom`] if it does not fit in `buffer`.
     pub fn write(&self, buffer: &mut [u8]) -> Result<usize, NoRoom> {
-        let mut e = Encoder::new(Cursor::new(buffer));
-        e.array(1)?.u64(self.unix_ms)?;
-        Ok(e.writer().position())
+        Writer::new(buffer).array(1).u64(self.unix_ms).end()
     }
 }
 

@@ -8,10 +8,7 @@
 //! Gateways store and forward it byte for byte, so what is read here in a gateway, in the cloud and in a test is what
 //! the device wrote.
 
-use minicbor::Encoder;
-use minicbor::encode::write::Cursor;
-
-use crate::cbor::{HEAD_LEN_MAX, Items, Malformed, NESTING_MAX, NoRoom, Reader, What};
+use crate::cbor::{self, HEAD_LEN_MAX, Items, Malformed, NESTING_MAX, NoRoom, Reader, What};
 use crate::{Kind, NAME_LEN_MAX};
 
 /// The most bytes an uplink can have.
@@ -224,7 +221,7 @@ pub fn write<'e>(
 /// Writes an uplink event by event, for who cannot hold more than one of them at a time. The caller keeps the contract, as
 /// with [`write()`].
 pub struct Writer<'b> {
-    encoder: Encoder<Cursor<&'b mut [u8]>>,
+    cbor: cbor::Writer<'b>,
     via: Option<u64>,
 }
 
@@ -234,16 +231,16 @@ impl<'b> Writer<'b> {
     /// # Errors
     /// [`NoRoom`] if `buffer` is too short.
     pub fn begin(buffer: &'b mut [u8], header: &Header, events: usize) -> Result<Self, NoRoom> {
-        let mut e = Encoder::new(Cursor::new(buffer));
-        e.array(if header.via.is_some() { 5 } else { 4 })?.u64(header.boot)?;
+        let mut w = cbor::Writer::new(buffer);
+        w.array(if header.via.is_some() { 5 } else { 4 }).u64(header.boot);
         for optional in [header.now, header.epoch] {
             match optional {
-                Some(ms) => e.u64(ms)?,
-                None => e.null()?,
+                Some(ms) => w.u64(ms),
+                None => w.null(),
             };
         }
-        e.array(events as u64)?;
-        Ok(Self { encoder: e, via: header.via })
+        w.array(events).end()?;
+        Ok(Self { cbor: w, via: header.via })
     }
 
     /// Adds the next event.
@@ -251,7 +248,7 @@ impl<'b> Writer<'b> {
     /// # Errors
     /// [`NoRoom`] if `buffer` is too short.
     pub fn event(&mut self, event: &Event<'_>) -> Result<(), NoRoom> {
-        write_event_into(&mut self.encoder, event)
+        write_event_into(&mut self.cbor, event).map(drop)
     }
 
     /// Ends the uplink and returns its length.
@@ -260,9 +257,9 @@ impl<'b> Writer<'b> {
     /// [`NoRoom`] if `buffer` is too short.
     pub fn end(mut self) -> Result<usize, NoRoom> {
         if let Some(via) = self.via {
-            self.encoder.u64(via)?;
+            self.cbor.u64(via);
         }
-        Ok(self.encoder.writer().position())
+        self.cbor.end()
     }
 }
 
@@ -271,14 +268,10 @@ impl<'b> Writer<'b> {
 /// # Errors
 /// [`NoRoom`] if it does not fit in `buffer`.
 pub fn write_event(buffer: &mut [u8], event: &Event<'_>) -> Result<usize, NoRoom> {
-    let mut e = Encoder::new(Cursor::new(buffer));
-    write_event_into(&mut e, event)?;
-    Ok(e.writer().position())
+    write_event_into(&mut cbor::Writer::new(buffer), event)
 }
 
-fn write_event_into(e: &mut Encoder<Cursor<&mut [u8]>>, event: &Event<'_>) -> Result<(), NoRoom> {
-    use minicbor::encode::Write as _;
-    e.array(5)?.u32(event.seq)?.u64(event.at)?.str(&event.kind)?.u16(event.version)?;
-    e.writer_mut().write_all(event.body)?;
-    Ok(())
+fn write_event_into(w: &mut cbor::Writer<'_>, event: &Event<'_>) -> Result<usize, NoRoom> {
+    w.array(5).u64(event.seq.into()).u64(event.at).str(&event.kind).u64(event.version.into());
+    w.raw(event.body).end()
 }

@@ -95,18 +95,18 @@ fn assert_well_formed(input: &[u8]) {
     }
 }
 
-fn frozen_bytes() -> Vec<Vec<u8>> {
+pub fn frozen_bytes() -> Vec<Vec<u8>> {
     let ours = corpus::names("").into_iter();
     let others = corpus::names("also-read").into_iter().map(|name| format!("also-read/{name}"));
     ours.chain(others).map(|name| corpus::bytes(&name)).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Noise now and then, mostly frozen bytes with up to four things done to them.
-fn hostile(corpus: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
+pub fn hostile(corpus: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
     if random.u8(0..10) == 0 {
         return noise(random);
     }

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod bounds;
+mod cbor;
 mod cddl;
 mod frozen;
 mod hostile;

@@ -16,15 +16,12 @@
 //! latest commands, a restart under way. Whoever keeps it (EEPROM, flash, file) keeps it whole or keeps the one before.
 
 use heapless::{String, Vec};
-use minicbor::decode::Error as DecodeError;
-use minicbor::encode::write::{Cursor, EndOfSlice};
-use minicbor::encode::{Error as EncodeError, Write};
-use minicbor::{Decoder, Encoder};
-use weir_contract::body::{Body, Outcome, Scalar, write_float};
+use weir_contract::body::{Body, Outcome, Scalar};
+use weir_contract::cbor::{Reader, Writer};
 use weir_contract::command::{COMMAND_ID_LEN_MAX, Command};
 use weir_contract::order::{BadOrder, Order};
 use weir_contract::topic::Topic;
-use weir_contract::{Id, Malformed, NAME_LEN_MAX, NoRoom, Text};
+use weir_contract::{Id, Malformed, NAME_LEN_MAX, NoRoom, Text, What};
 
 use crate::device::Device;
 use crate::memory::Memory;
@@ -36,7 +33,7 @@ pub const SENSORS_MAX: usize = 8;
 /// How long a device that is to restart may go on to deliver what it has, in milliseconds.
 pub const RESTART_WAIT_MS_MAX: u64 = 5_000;
 
-const RECORD_VERSION: u8 = 1;
+const RECORD_VERSION: u64 = 1;
 /// `name: {"period_ms": …, "limit": …, "hysteresis": …}`
 const CONFIG_SENSOR_LEN_MAX: usize = (2 + NAME_LEN_MAX) + 1 + (10 + 5) + (6 + 9) + (11 + 9);
 const CONFIG_LEN_MAX: usize = 1 + SENSORS_MAX * CONFIG_SENSOR_LEN_MAX;
@@ -299,17 +296,16 @@ impl<const SENSORS: usize> Agent<SENSORS> {
 
     /// Writes `{name: {"period_ms": …, "limit": …, "hysteresis": …}, …}` and returns its length.
     fn write_config(&self, buffer: &mut [u8]) -> Result<usize, NoRoom> {
-        let mut e = Encoder::new(Cursor::new(buffer));
-        e.map(self.sensors.len() as u64)?;
+        let mut w = Writer::new(buffer);
+        w.map(self.sensors.len());
         for Fitted { sensor: Sensor { name, settings, .. }, .. } in &self.sensors {
-            e.str(name)?.map(if settings.limit.is_some() { 3 } else { 1 })?;
-            e.str("period_ms")?.u32(settings.period_ms)?;
+            w.str(name).map(if settings.limit.is_some() { 3 } else { 1 });
+            w.str("period_ms").u64(settings.period_ms.into());
             if let Some(Threshold { limit, hysteresis }) = settings.limit {
-                write_float(e.str("limit")?, limit)?;
-                write_float(e.str("hysteresis")?, hysteresis)?;
+                w.str("limit").float(limit).str("hysteresis").float(hysteresis);
             }
         }
-        Ok(e.writer().position())
+        w.end()
     }
 
     /// How often its configuration has changed.
@@ -382,9 +378,9 @@ impl<const SENSORS: usize> Agent<SENSORS> {
         device: &Device<M, W>,
         buffer: &mut [u8],
     ) -> Result<usize, NoRoom> {
-        let mut e = Encoder::new(Cursor::new(buffer));
-        self.write_record(&mut e, device.commands())?;
-        Ok(e.writer().position())
+        let mut w = Writer::new(buffer);
+        self.write_record(&mut w, device.commands());
+        w.end()
     }
 }
 
@@ -428,28 +424,21 @@ impl Change {
 
 /// The record: `[version, revision, {name: [period_ms, limit / null, hysteresis]}, [[id's hash, done], …], restarting / null]`.
 impl<const SENSORS: usize> Agent<SENSORS> {
-    fn write_record<'b>(
-        &self,
-        e: &mut Encoder<Cursor<&'b mut [u8]>>,
-        commands: &Recent,
-    ) -> Result<(), EncodeError<EndOfSlice>>
-    where
-        Cursor<&'b mut [u8]>: Write<Error = EndOfSlice>,
-    {
+    fn write_record(&self, w: &mut Writer<'_>, commands: &Recent) {
         let change = self.pending.as_ref().map_or(Change::Nothing, |pending| pending.change);
         let revision = self.revision.saturating_add(u64::from(change.is_of_settings()));
-        e.array(5)?.u8(RECORD_VERSION)?.u64(revision)?;
+        w.array(5).u64(RECORD_VERSION).u64(revision);
         let settings = self.sensors.iter().enumerate().filter_map(|(index, fitted)| {
             let Sensor { name, settings, .. } = &fitted.sensor;
             let applied = change.applied(index, settings);
             applied.or(fitted.changed.then_some(*settings)).map(|settings| (name, settings))
         });
-        e.map(settings.clone().count() as u64)?;
+        w.map(settings.clone().count());
         for (name, Settings { period_ms, limit }) in settings {
-            e.str(name)?.array(3)?.u32(period_ms)?;
+            w.str(name).array(3).u64(period_ms.into());
             match limit {
-                Some(Threshold { limit, hysteresis }) => e.f64(limit)?.f64(hysteresis)?,
-                None => e.null()?.u8(0)?,
+                Some(Threshold { limit, hysteresis }) => w.float(limit).float(hysteresis),
+                None => w.null().u64(0),
             };
         }
         let pending_id = self.pending.as_ref().and_then(|pending| pending.id.as_ref());
@@ -463,53 +452,54 @@ impl<const SENSORS: usize> Agent<SENSORS> {
             let ended = commands.iter().filter(|seen| seen.outcome != Outcome::Accepted);
             ended.filter(|seen| Some(seen.id_hash) != done)
         };
-        e.array(seen().count() as u64 + u64::from(done.is_some()))?;
+        w.array(seen().count() + usize::from(done.is_some()));
         for Seen { id_hash, outcome, .. } in seen() {
-            e.array(2)?.u64(*id_hash)?.bool(*outcome == Outcome::Completed)?;
+            w.array(2).u64(*id_hash).bool(*outcome == Outcome::Completed);
         }
         if let Some(id_hash) = done {
-            e.array(2)?.u64(id_hash)?.bool(true)?;
+            w.array(2).u64(id_hash).bool(true);
         }
         match restarting {
-            Some(id) => e.str(id)?,
-            None => e.null()?,
+            Some(id) => w.str(id),
+            None => w.null(),
         };
-        Ok(())
     }
 
-    fn read_record(&mut self, record: &[u8]) -> Result<Recent, DecodeError> {
-        let mut d = Decoder::new(record);
-        let items = d.array()?;
-        if items != Some(5) || d.u8()? != RECORD_VERSION {
-            return Err(DecodeError::message("another version"));
+    fn read_record(&mut self, record: &[u8]) -> Result<Recent, Malformed> {
+        let mut r = Reader::new(record);
+        if r.array("a record")?.counted() != Some(5) || r.u64("a version")? != RECORD_VERSION {
+            return r.refuse(What::Expected("a record of version 1"));
         }
-        self.revision = d.u64()?;
-        for _ in 0..d.map()?.unwrap_or_default() {
-            let name = d.str()?;
-            d.array()?;
-            let period_ms = d.u32()?;
-            let limit = if d.datatype()? == minicbor::data::Type::Null {
-                d.skip()?;
-                d.skip()?;
-                None
-            } else {
-                Some(Threshold { limit: d.f64()?, hysteresis: d.f64()? })
-            };
-            if let Some(fitted) = self.sensors.iter_mut().find(|fitted| fitted.sensor.name == *name) {
+        self.revision = r.u64("a revision")?;
+        let mut changed = r.map("settings")?;
+        while r.more(&mut changed)? {
+            let name = r.text("a sensor")?;
+            r.array("a sensor's settings")?;
+            let period_ms = r.u32("a period")?;
+            let limit = if r.null()? { None } else { Some(r.f64("a limit")?) };
+            let hysteresis = r.f64("a hysteresis")?;
+            let limit = limit.map(|limit| Threshold { limit, hysteresis });
+            if let Some(fitted) = self.sensors.iter_mut().find(|fitted| name == *fitted.sensor.name) {
                 fitted.set(0, Settings { period_ms, limit });
             }
         }
         let mut commands = Recent::default();
-        for _ in 0..d.array()?.unwrap_or_default() {
-            d.array()?;
-            let id_hash = d.u64()?;
-            let outcome = if d.bool()? { Outcome::Completed } else { Outcome::Failed };
+        let mut seen = r.array("commands")?;
+        while r.more(&mut seen)? {
+            r.array("a command")?;
+            let id_hash = r.u64("its id")?;
+            let outcome = if r.bool("its end")? { Outcome::Completed } else { Outcome::Failed };
             commands.push(Seen { id_hash, outcome, told: false });
         }
-        self.restarting = match d.datatype()? {
-            minicbor::data::Type::Null => None,
-            _ => Some(String::try_from(d.str()?).map_err(|_| DecodeError::message("a long id"))?),
-        };
+        self.restarting = None;
+        if !r.null()? {
+            let id = r.text("a command's id")?;
+            let mut restarting = String::new();
+            if id.chunks().try_for_each(|chunk| restarting.push_str(chunk)).is_err() {
+                return r.refuse(What::Expected("a shorter id"));
+            }
+            self.restarting = Some(restarting);
+        }
         Ok(commands)
     }
 }

@@ -12,9 +12,15 @@ impl<'b> Put<'b> {
     }
 
     pub(super) fn bytes(mut self, field: &[u8]) -> Self {
+        self.put(field);
+        self
+    }
+
+    // Once in the image, not once for each field.
+    #[inline(never)]
+    fn put(&mut self, field: &[u8]) {
         self.bytes[self.len..self.len + field.len()].copy_from_slice(field);
         self.len += field.len();
-        self
     }
 
     pub(super) fn u8(self, field: u8) -> Self {
@@ -42,6 +48,7 @@ impl<'b> Put<'b> {
 pub(super) struct Take<'b>(pub(super) &'b [u8]);
 
 impl<'b> Take<'b> {
+    #[inline(never)]
     pub(super) fn bytes(&mut self, len: usize) -> Option<&'b [u8]> {
         let (field, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
