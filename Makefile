@@ -33,7 +33,7 @@ test: setup firmware
 	$(CARGO) build --locked --workspace --bins
 	@deploy/pi/test.sh
 	$(CARGO) test --locked --workspace
-	$(CARGO) test --locked --manifest-path firmware/Cargo.toml -p weir-firmware
+	$(CARGO) test --locked --manifest-path firmware/Cargo.toml -p weir-firmware -p plain-words
 
 # With debug assertions, as the tests.
 soak: setup

@@ -183,6 +183,11 @@ fn a_board_obeys_and_keeps_what_it_was_told_over_a_cut_of_power() -> Result<()> 
     board.await_log(SETTLED_WITHIN, "being asked who it is", |line| {
         line.contains("this is me").then_some(())
     })?;
+    // Nearly as long as a command may be: it is heard, and refused for what it says.
+    let long = format!("step={}", "x".repeat(900));
+    let dance = ["command", "obeys", "dance", "--arg", &long, "--wait"];
+    let refused = world.cloud.weir_any(&dance, SETTLED_WITHIN)?;
+    ensure!(!refused.status.success() && format!("{refused:?}").contains("unknown command"), "{refused:?}");
     board.cut_power()?;
     board.power_up()?;
     obeys(&world, &["restart"])?;

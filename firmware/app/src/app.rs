@@ -18,6 +18,7 @@ use weir_device::{Duty, RESTART_WAIT_MS_MAX};
 
 use crate::core::Core;
 use crate::identity;
+use crate::log::log;
 use crate::{link, network, sampling, settings};
 
 /// What this firmware is called in `device-started`.
@@ -121,7 +122,7 @@ where
     let mut place = None;
     let Memory { journal, link, network, sockets } = memory;
     let Some(core) = Core::open(&mut place, &identity, storage, board.journal, journal) else {
-        log::error!("the memory for boots, configuration and events does not work");
+        log!(ERROR, "the memory for boots, configuration and events does not work");
         Timer::after(Duration::from_millis(settings::ROUND_MS_MAX)).await;
         return End::Storage;
     };
@@ -133,7 +134,7 @@ where
         reason: reason.as_str().into(),
     });
     // Now that it has an event of this boot to keep.
-    log::info!("{} on {hardware}, boot {boot} ({reason})", identity.device);
+    log!(INFO, identity.device.as_str(), " on ", hardware, ", boot ", boot, " (", reason.as_str(), ")");
 
     let dhcp = embassy_net::Config::dhcpv4(DhcpConfig::default());
     let (stack, runner) = embassy_net::new(board.network, dhcp, sockets, seed);
@@ -154,7 +155,7 @@ async fn duties<F: NorFlash>(shared: &Shared<'_, '_, F>, mut light: impl OutputP
     loop {
         match select(shared.identify.wait(), shared.restart.wait()).await {
             Either::First(()) => {
-                log::info!("this is me");
+                log!(INFO, "this is me");
                 for _ in 0..settings::BLINKS {
                     let _ = light.set_high();
                     Timer::after(Duration::from_millis(settings::BLINK_MS)).await;

@@ -10,6 +10,7 @@ use weir_device::journal::Journal;
 use weir_device::{Agent, Config, Device, Duty, record_len_max};
 
 use crate::identity::Identity;
+use crate::log::log;
 use crate::settings;
 
 /// How many sensors there are.
@@ -55,7 +56,7 @@ impl<'m, F: NorFlash> Core<'m, F> {
         };
         let restored = record.is_some_and(|record| self.agent.restore(&mut self.device, record).is_ok());
         if !restored {
-            log::warn!("the configuration that was kept cannot be read; the one built in is used");
+            log!(WARN, "the configuration that was kept cannot be read; the one built in is used");
         }
     }
 
@@ -72,7 +73,15 @@ impl<'m, F: NorFlash> Core<'m, F> {
         match self.agent.received(now, &mut self.device, topic, payload) {
             Ok(duty) => self.keep(now, duty),
             Err(malformed) => {
-                log::warn!("cannot read a message of the gateway: {malformed}");
+                let (first, second) = malformed.what.words();
+                log!(
+                    WARN,
+                    "cannot read a message of the gateway: ",
+                    first,
+                    second,
+                    ", at byte ",
+                    malformed.at
+                );
                 Duty::Nothing
             }
         }
@@ -94,7 +103,7 @@ impl<'m, F: NorFlash> Core<'m, F> {
         if kept {
             return self.agent.kept(now, &mut self.device);
         }
-        log::warn!("a configuration could not be kept");
+        log!(WARN, "a configuration could not be kept");
         self.agent.not_kept(now, &mut self.device);
         Duty::Nothing
     }

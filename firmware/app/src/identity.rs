@@ -9,6 +9,7 @@ use weir_contract::Id;
 use weir_device::provision::{HOST_LEN_MAX, Host, PASSWORD_LEN_MAX, RECORD_LEN, Record};
 
 use crate::app::Watchdog;
+use crate::log::log;
 use crate::settings;
 
 /// What one device of many is told, and its image is not.
@@ -35,10 +36,16 @@ pub(crate) async fn read(storage: &mut impl NorFlash, place: u32, watchdog: &mut
         watchdog.feed();
         let mut bytes = [0; RECORD_LEN];
         match storage.read(place, &mut bytes) {
-            Err(_) => log::error!("the memory with the provisioning record does not answer"),
+            Err(_) => log!(ERROR, "the memory with the provisioning record does not answer"),
             Ok(()) => match Record::read(&bytes) {
                 Ok(record) => return Identity::of(&record),
-                Err(error) => log::error!("{error}"),
+                Err(error) => {
+                    let (words, number) = error.words();
+                    match number {
+                        Some(number) => log!(ERROR, words, number),
+                        None => log!(ERROR, words),
+                    }
+                }
             },
         }
         Timer::after(Duration::from_millis(settings::ROUND_MS_MAX)).await;

@@ -33,6 +33,7 @@ mod app;
 mod core;
 mod identity;
 mod link;
+pub mod log;
 mod mqtt;
 mod network;
 mod sampling;

@@ -1,20 +1,21 @@
 //! The link's loop: does what the device says should be done, over MQTT.
 //!
-//! There is no last will. The gateway sees the end of a connection by itself, and tells it as `device-disconnected`
-//! with time and reason; a will would be an uplink written before it is known what it says.
-
-use core::fmt;
+//! There is no last will: the gateway tells the end of a connection itself, as a `device-disconnected` event with time and
+//! reason, kept like any other event. A will could say less: it is written when the connection begins, so it knows neither
+//! time nor reason, and as an uplink it would need the number of an event that is not yet observed.
 
 use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, with_timeout};
 use embedded_io_async::{Read as _, Write as _};
 use embedded_storage::nor_flash::NorFlash;
 use heapless::Vec;
+use weir_contract::command::COMMAND_LEN_MAX;
 use weir_contract::topic;
 use weir_device::{Action, Token};
 
 use crate::app::{Shared, now_ms};
 use crate::identity::Identity;
+use crate::log::log;
 use crate::mqtt::{self, Broken, HEAD_LEN_MAX, Login, Packet};
 use crate::network::{Connection, Network, Unreachable};
 use crate::settings;
@@ -22,7 +23,7 @@ use crate::settings;
 /// An uplink and what goes before it; also for CONNECT and SUBSCRIBE, which are shorter.
 const SEND_LEN: usize = HEAD_LEN_MAX + settings::UPLINK_LEN_MAX;
 /// The longest packet from the gateway: a command with its topic.
-const RECEIVE_LEN: usize = 512;
+const RECEIVE_LEN: usize = HEAD_LEN_MAX + COMMAND_LEN_MAX;
 /// So long after the last packet sent, a ping is.
 const PING_AFTER_MS: u64 = settings::KEEP_ALIVE_S as u64 * 1000 / 2;
 const _: () = assert!(PING_AFTER_MS + settings::ROUND_MS_MAX < settings::SILENT_PEER_MS_MAX);
@@ -58,7 +59,7 @@ pub(crate) async fn run<F: NorFlash>(
                     Ok(connection) => Link::new(shared, identity, connection, memory).run().await,
                     Err(unreachable) => End::Unreachable(unreachable),
                 };
-                log::warn!("no connection: {end}");
+                end.tell();
                 shared.core().device.disconnected(now_ms());
             }
         }
@@ -77,15 +78,19 @@ enum End {
     NotMqtt,
 }
 
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(why) => why.fmt(f),
-            Self::Closed => f.write_str("it was closed"),
-            Self::Silent => f.write_str("the gateway is silent"),
-            Self::Refused(code) => write!(f, "the gateway refuses this device, with code {code}"),
-            Self::NotMqtt => f.write_str("the gateway says what cannot be understood"),
-        }
+impl End {
+    /// Tells the log.
+    fn tell(&self) {
+        let why = match self {
+            Self::Unreachable(why) => why.words(),
+            Self::Closed => "it was closed",
+            Self::Silent => "the gateway is silent",
+            Self::Refused(code) => {
+                return log!(WARN, "no connection: the gateway refuses this device, with code ", *code);
+            }
+            Self::NotMqtt => "the gateway says what cannot be understood",
+        };
+        log!(WARN, "no connection: ", why);
     }
 }
 
@@ -151,7 +156,7 @@ impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
     async fn talk(&mut self) -> Result<core::convert::Infallible, End> {
         self.log_in().await?;
         self.shared.core().device.connected();
-        log::info!("connected");
+        log!(INFO, "connected");
         loop {
             self.shared.link_goes_round();
             let until = self.act().await?;
@@ -251,7 +256,7 @@ impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
             }
             Packet::Pong => self.pinged_at = None,
             Packet::Subscribed { granted: true } => {}
-            Packet::Subscribed { granted: false } => log::warn!("the gateway lets this device hear nothing"),
+            Packet::Subscribed { granted: false } => log!(WARN, "the gateway lets this device hear nothing"),
             Packet::Connected { .. } => return Err(End::NotMqtt),
         }
         self.done_with(len);
@@ -262,7 +267,7 @@ impl<'l, 'c, 'm, 'n, F: NorFlash> Link<'l, 'c, 'm, 'n, F> {
         let news = self.shared.core().device.acknowledged(token).is_some();
         if news && self.first == Some(token) {
             self.first = None;
-            log::info!("first event acknowledged {} ms after power-up", now_ms());
+            log!(INFO, "first event acknowledged ", now_ms(), " ms after power-up");
         }
     }
 

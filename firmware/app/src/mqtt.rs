@@ -12,6 +12,8 @@ const TOPIC_LEN_MAX: usize = 64;
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
+/// With all of its flags.
+const PUBLISH_LAST: u8 = 0x3F;
 const PUBACK: u8 = 0x40;
 const SUBSCRIBE: u8 = 0x82;
 const SUBACK: u8 = 0x90;
@@ -135,14 +137,17 @@ pub(crate) fn read(packet: &[u8]) -> Result<Packet<'_>, Broken> {
     let head = *packet.first().ok_or(Broken)?;
     let length_len = packet[1..].iter().position(|byte| byte & 0x80 == 0).ok_or(Broken)? + 1;
     let body = &packet[1 + length_len..];
-    match (head & 0xF0, body) {
-        (CONNACK, [_, refusal]) => Ok(Packet::Connected { refusal: *refusal }),
+    // The lower bits of all but PUBLISH are as the standard has them, or the connection is to be closed [2.2.2].
+    match (head, body) {
+        (CONNACK, [0..=1, refusal @ 0..=5]) => Ok(Packet::Connected { refusal: *refusal }),
         (PUBACK, [high, low]) => Ok(Packet::Acknowledged { identifier: u16::from_be_bytes([*high, *low]) }),
-        (SUBACK, [_, _, codes @ ..]) => {
+        (SUBACK, [_, _, codes @ ..])
+            if !codes.is_empty() && codes.iter().all(|code| matches!(code, 0..=2 | &SUBSCRIPTION_FAILED)) =>
+        {
             Ok(Packet::Subscribed { granted: codes.iter().all(|code| *code != SUBSCRIPTION_FAILED) })
         }
         (PINGRESP, []) => Ok(Packet::Pong),
-        (PUBLISH, body) => read_message(head, body).ok_or(Broken),
+        (PUBLISH..=PUBLISH_LAST, body) => read_message(head, body).ok_or(Broken),
         _ => Err(Broken),
     }
 }
@@ -155,7 +160,9 @@ fn read_message(head: u8, body: &[u8]) -> Option<Packet<'_>> {
         0 => Some(Packet::Message { topic, payload: rest, identifier: None }),
         QOS_1 => {
             let (identifier, payload) = rest.split_first_chunk()?;
-            Some(Packet::Message { topic, payload, identifier: Some(u16::from_be_bytes(*identifier)) })
+            // 0 is none [2.3.1].
+            let identifier = Some(u16::from_be_bytes(*identifier)).filter(|identifier| *identifier != 0)?;
+            Some(Packet::Message { topic, payload, identifier: Some(identifier) })
         }
         _ => None,
     }
@@ -213,6 +220,10 @@ impl Out<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
+    use mqttbytes::{QoS, v4};
+    use std::string::String;
+    use std::vec::Vec;
 
     #[test]
     fn packets_are_as_the_standard_has_them() {
@@ -261,11 +272,138 @@ mod tests {
             for rest in
                 [&b""[..], b"\x00", b"\x01\x00", b"\x02\x00\x09", b"\x03\x00\x01\xff", b"\x02\x00\x00"]
             {
-                let packet: std::vec::Vec<u8> = [&[first], rest].concat();
+                let packet: Vec<u8> = [&[first], rest].concat();
                 let _ = read(&packet);
             }
         }
         assert_eq!(read(b"\x35\x05\x00\x01t\x00\x09"), Err(Broken), "QoS 2 was not asked for");
+    }
+
+    /// What an independent codec finds at the beginning of `bytes`, and how long it is.
+    fn independent(bytes: &[u8]) -> Option<(v4::Packet, usize)> {
+        let mut stream = BytesMut::from(bytes);
+        let packet = v4::read(&mut stream, 1 << 20).ok()?;
+        Some((packet, bytes.len() - stream.len()))
+    }
+
+    /// Packets as gateways send them.
+    fn packet_of_a_gateway(random: &mut fastrand::Rng) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        let identifier = random.u16(1..);
+        let text = |random: &mut fastrand::Rng| -> String {
+            (0..random.usize(1..40)).map(|_| random.alphanumeric()).collect()
+        };
+        let written = match random.u8(0..5) {
+            0 => v4::ConnAck::new(v4::ConnectReturnCode::NotAuthorized, false).write(&mut bytes),
+            1 => v4::PubAck::new(identifier).write(&mut bytes),
+            2 => v4::SubAck::new(identifier, [v4::SubscribeReasonCode::Failure].into()).write(&mut bytes),
+            3 => v4::PingResp.write(&mut bytes),
+            _ => {
+                let payload: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
+                let qos = if random.bool() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                let mut publish = v4::Publish::new(text(random), qos, payload);
+                publish.pkid = identifier;
+                publish.write(&mut bytes)
+            }
+        };
+        written.expect("it can be written");
+        bytes.to_vec()
+    }
+
+    #[test]
+    fn what_a_gateway_sends_is_understood_as_others_understand_it() {
+        let seed = fastrand::u64(..);
+        std::println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20_000 {
+            let bytes = packet_of_a_gateway(&mut random);
+            // However it is split, its length is known before it is read, and is not less than what has come.
+            for end in 0..bytes.len() {
+                assert!(packet_len(&bytes[..end]).unwrap().is_none_or(|len| len > end), "{bytes:?} to {end}");
+            }
+            assert_eq!(packet_len(&bytes), Ok(Some(bytes.len())));
+            same(read(&bytes).unwrap(), &independent(&bytes).unwrap().0);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused_or_means_the_same_to_others() {
+        let seed = fastrand::u64(..);
+        std::println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut understood, mut refused) = (0, 0);
+        for _ in 0..200_000 {
+            let mut bytes = packet_of_a_gateway(&mut random);
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..bytes.len());
+                match random.u8(0..4) {
+                    0 => bytes[at] ^= 1 << random.u32(0..8),
+                    1 => bytes[at] = random.u8(..),
+                    2 => bytes.truncate(at.max(1)),
+                    _ => bytes.insert(at, random.u8(..)),
+                }
+            }
+            let Ok(Some(len)) = packet_len(&bytes) else { continue };
+            let Some(packet) = bytes.get(..len) else { continue };
+            match read(packet) {
+                Ok(ours) => {
+                    let Some((theirs, theirs_len)) = independent(&bytes) else {
+                        panic!("{ours:?} of {packet:?}")
+                    };
+                    assert_eq!(theirs_len, len, "{packet:?}");
+                    same(ours, &theirs);
+                    understood += 1;
+                }
+                Err(Broken) => refused += 1,
+            }
+        }
+        assert!(understood > 1_000 && refused > 1_000, "{understood} understood, {refused} refused");
+    }
+
+    fn same(ours: Packet<'_>, theirs: &v4::Packet) {
+        match (ours, theirs) {
+            (Packet::Connected { refusal }, v4::Packet::ConnAck(ack)) => assert_eq!(refusal, ack.code as u8),
+            (Packet::Acknowledged { identifier }, v4::Packet::PubAck(ack)) => {
+                assert_eq!(identifier, ack.pkid)
+            }
+            (Packet::Subscribed { granted }, v4::Packet::SubAck(ack)) => {
+                assert_eq!(granted, !ack.return_codes.contains(&v4::SubscribeReasonCode::Failure));
+            }
+            (Packet::Pong, v4::Packet::PingResp) => {}
+            (Packet::Message { topic, payload, identifier }, v4::Packet::Publish(publish)) => {
+                assert_eq!((topic, payload), (publish.topic.as_str(), &publish.payload[..]));
+                assert_eq!(identifier, (publish.qos == QoS::AtLeastOnce).then_some(publish.pkid));
+            }
+            (ours, theirs) => panic!("{ours:?}, not {theirs:?}"),
+        }
+    }
+
+    #[test]
+    fn what_we_send_is_understood_by_others() {
+        let mut buffer = [0; HEAD_LEN_MAX + 512];
+        for len in 0..=512_usize {
+            let payload: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
+            buffer[HEAD_LEN_MAX..][..len].copy_from_slice(&payload);
+            let packet = publish(&mut buffer, "weir/1/a/events", 7, len % 2 == 1, len).unwrap();
+            let Some((v4::Packet::Publish(theirs), read)) = independent(packet) else { panic!("{packet:?}") };
+            assert_eq!((read, theirs.pkid, theirs.dup), (packet.len(), 7, len % 2 == 1));
+            assert_eq!((theirs.topic.as_str(), &theirs.payload[..]), ("weir/1/a/events", &payload[..]));
+        }
+        let login = Login { client_id: "a1", password: Some(b"pw"), keep_alive_s: 20 };
+        let len = connect(&mut buffer, &login).unwrap();
+        let Some((v4::Packet::Connect(theirs), _)) = independent(&buffer[..len]) else {
+            panic!("no CONNECT")
+        };
+        assert_eq!((theirs.client_id.as_str(), theirs.keep_alive, theirs.clean_session), ("a1", 20, true));
+        assert_eq!((theirs.login, theirs.last_will), (Some(v4::Login::new("a1", "pw")), None));
+        let len = subscribe(&mut buffer, &["x/y", "z"]).unwrap();
+        let Some((v4::Packet::Subscribe(theirs), _)) = independent(&buffer[..len]) else {
+            panic!("no SUBSCRIBE")
+        };
+        let filters: Vec<_> =
+            theirs.filters.iter().map(|filter| (filter.path.as_str(), filter.qos)).collect();
+        assert_eq!(filters, [("x/y", QoS::AtLeastOnce), ("z", QoS::AtLeastOnce)]);
+        assert!(matches!(independent(&PINGREQ), Some((v4::Packet::PingReq, 2))));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The way to the gateway: an address by DHCP, the gateway's by the device's identity, a TCP connection.
 
-use core::fmt;
-
 use embassy_net::dns::DnsQueryType;
 use embassy_net::tcp::{Error, TcpSocket};
 use embassy_net::{IpAddress, Stack};
@@ -43,14 +41,15 @@ pub(crate) enum Unreachable {
     Refused,
 }
 
-impl fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Unreachable {
+    /// For the log.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
             Self::NoAddress => "no address from DHCP",
             Self::UnknownName => "nobody knows the gateway's name",
             Self::NoAnswer => "the gateway does not answer",
             Self::Refused => "the gateway refuses connections",
-        })
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use embedded_storage::nor_flash::NorFlash;
 use lm75::{Address, Lm75};
 
 use crate::app::{Shared, Watchdog, now_ms, pause_until};
+use crate::log::log;
 use crate::settings;
 
 /// Goes round for ever. `stack` tells how much of the stack was used, for the log.
@@ -28,7 +29,7 @@ pub(crate) async fn run<B: I2c, F: NorFlash>(
             // Told when it begins and when it ends, not with every reading.
             if well != read.is_ok() {
                 well = read.is_ok();
-                log::warn!("sensor {}", if well { "answers again" } else { "does not answer" });
+                log!(WARN, "sensor ", if well { "answers again" } else { "does not answer" });
             }
             match read {
                 Ok(celsius) => shared.core().sampled(now, celsius.into()),
@@ -39,7 +40,7 @@ pub(crate) async fn run<B: I2c, F: NorFlash>(
         let (used, all) = stack();
         if used > deepest {
             deepest = used;
-            log::info!("stack: {used} of {all} bytes used");
+            log!(INFO, "stack: ", used, " of ", all, " bytes used");
         }
         let due_at = shared.due_at().max(not_before);
         pause_until(Some(due_at)).await;

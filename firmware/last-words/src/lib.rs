@@ -11,12 +11,12 @@
 #![no_std]
 
 use core::cell::UnsafeCell;
-use core::fmt::{self, Write as _};
 use core::mem::MaybeUninit;
-use core::panic::PanicInfo;
+use core::panic::{Location, PanicInfo};
 
 use cortex_m::peripheral::SCB;
 use heapless::String;
+use plain_words::Word;
 
 /// The longest note, in bytes.
 pub const LEN_MAX: usize = 64;
@@ -50,19 +50,21 @@ static PLACE: Place = Place(UnsafeCell::new(MaybeUninit::uninit()));
 /// What the run before said at its end: `power-on` if there was none; `silent` if it ended without a word, which the
 /// board may know more about (which of watchdog and reset pin it was). To be called once, early.
 pub fn take(silent: &str) -> String<LEN_MAX> {
-    let reason = match read() {
-        None => text("power-on"),
-        Some(said) if said.as_str() == SILENCE => text(silent),
+    let mut place = Note { magic: 0, len: 0, text: [0; LEN_MAX], check: 0 };
+    let reason = match read(&mut place) {
+        None => "power-on",
+        Some(SILENCE) => silent,
         Some(said) => said,
     };
-    write(SILENCE.as_bytes());
+    // The texts of a board are shorter, and a note is no longer than this.
+    let reason = String::try_from(reason).unwrap_or_default();
+    write(&[SILENCE.into()]);
     reason
 }
 
 /// Ends this run: the chip is reset, and `words` is what the next run gets to know.
 pub fn restart(words: &str) -> ! {
-    write(words.as_bytes());
-    SCB::sys_reset()
+    restart_saying(&[words.into()])
 }
 
 /// How much of the stack was ever used, in bytes, and how much there is. Needs `cortex-m-rt`'s `paint-stack`.
@@ -89,31 +91,33 @@ pub fn stack_used() -> (usize, usize) {
     ((words - untouched) * size_of::<u32>(), words * size_of::<u32>())
 }
 
-fn text(of: &str) -> String<LEN_MAX> {
-    let mut text = String::new();
-    // What does not fit is left out: a reason cut short is better than none.
-    let _ = of.chars().try_for_each(|c| text.push(c));
-    text
-}
-
-fn read() -> Option<String<LEN_MAX>> {
-    let note = critical_section::with(|_| {
+/// Reads the note into `note`. `None` if there is none.
+fn read(note: &mut Note) -> Option<&str> {
+    *note = critical_section::with(|_| {
         #[expect(unsafe_code, reason = "see Place")]
         // SAFETY: in a critical section; every pattern of bits is a Note, and `check` tells whether it is one of ours.
         unsafe {
             PLACE.0.get().cast::<Note>().read_volatile()
         }
     });
-    let valid = note.magic == MAGIC && note.check == check(&note);
-    let bytes = note.text.get(..usize::try_from(note.len).ok()?)?;
-    valid.then(|| core::str::from_utf8(bytes).ok().map(text)).flatten()
+    if note.magic != MAGIC || note.check != check(note) {
+        return None;
+    }
+    core::str::from_utf8(note.text.get(..note.len as usize)?).ok()
 }
 
-fn write(words: &[u8]) {
-    let len = words.len().min(LEN_MAX);
+/// Leaves a note of these words, cut where it is full.
+#[inline(never)]
+fn write(words: &[Word<'_>]) {
     let mut note = Note { magic: MAGIC, len: 0, text: [0; LEN_MAX], check: 0 };
-    note.text[..len].copy_from_slice(&words[..len]);
-    note.len = u32::try_from(len).unwrap_or(0);
+    plain_words::say(words, &mut |piece| {
+        for byte in piece {
+            if let Some(place) = note.text.get_mut(note.len as usize) {
+                *place = *byte;
+                note.len += 1;
+            }
+        }
+    });
     note.check = check(&note);
     critical_section::with(|_| {
         #[expect(unsafe_code, reason = "see Place")]
@@ -125,31 +129,47 @@ fn write(words: &[u8]) {
 }
 
 /// FNV-1a.
+#[inline(never)]
 fn check(note: &Note) -> u32 {
     let head = note.len.to_le_bytes();
     let bytes = head.iter().chain(&note.text);
     bytes.fold(0x811C_9DC5 ^ note.magic, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Takes what fits.
-struct Short<'t>(&'t mut String<LEN_MAX>);
+/// The same, of several words.
+#[inline(never)]
+fn restart_saying(words: &[Word<'_>]) -> ! {
+    write(words);
+    SCB::sys_reset()
+}
 
-impl fmt::Write for Short<'_> {
-    fn write_str(&mut self, more: &str) -> fmt::Result {
-        more.chars().try_for_each(|c| self.0.push(c)).map_err(|_| fmt::Error)
+/// Its place is the reason that is told. What a panic says of itself besides would need `core::fmt`, with all that anybody
+/// could ever panic with. This goes wherever a panic begins, and so the compiler sees that nobody wants the rest, and
+/// leaves that out as well.
+#[inline(always)]
+#[expect(
+    unused_attributes,
+    reason = "an exported function stays one, but is put in place of its calls all the same"
+)]
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(place) => panicked(place),
+        None => restart("panic"),
     }
 }
 
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
+#[inline(never)]
+fn panicked(place: &Location<'_>) -> ! {
     cortex_m::interrupt::disable();
-    let mut words = String::new();
-    // Where before why: the place alone leads to the reason.
-    let file = info.location().map_or("", |place| place.file());
-    let file = file.rsplit('/').next().unwrap_or_default();
-    let line = info.location().map_or(0, |place| place.line());
-    let _ = write!(Short(&mut words), "panic {file}:{line}: {}", info.message());
-    restart(&words)
+    let file = place.file();
+    let name = file.bytes().rposition(|byte| byte == b'/').map_or(0, |slash| slash + 1);
+    restart_saying(&[
+        "panic ".into(),
+        file.get(name..).unwrap_or_default().into(),
+        ":".into(),
+        place.line().into(),
+    ])
 }
 
 /// Hard faults: an instruction or an address that is none, and a stack that has left its memory.
@@ -158,8 +178,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     reason = "the vector table finds the handler by its name, and it looks at the stack before it uses it"
 )]
 mod fault {
-    use super::{Short, String, restart};
-    use core::fmt::Write as _;
+    use super::{Word, restart, restart_saying};
     use cortex_m_rt::ExceptionFrame;
 
     /// Called by the hardware. Where the stack has left its memory, or nearly, the fault's frame may not be on it, and what
@@ -183,9 +202,8 @@ mod fault {
     }
 
     extern "C" fn fault(frame: &ExceptionFrame) -> ! {
-        let mut words = String::new();
-        let _ = write!(Short(&mut words), "fault at {:#x}, from {:#x}", frame.pc(), frame.lr());
-        restart(&words)
+        let (at, from) = (Word::Address(frame.pc()), Word::Address(frame.lr()));
+        restart_saying(&["fault at ".into(), at, ", from ".into(), from])
     }
 
     extern "C" fn overflow() -> ! {

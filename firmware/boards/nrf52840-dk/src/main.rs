@@ -101,7 +101,7 @@ async fn main(spawner: Spawner) {
     let pins = embassy_nrf::init(config);
     let mut config = uarte::Config::default();
     config.baudrate = uarte::Baudrate::Baud115200;
-    LOG.start(UarteTx::new(pins.UARTE0, Interrupts, pins.P0_06, config));
+    LOG.start(UarteTx::new(pins.UARTE0, Interrupts, pins.P0_06, config), |piece| LOG.write(piece));
     let reason = last_words::take(silent());
     let mut config = wdt::Config::default();
     config.timeout_ticks = WATCHDOG_S * WATCHDOG_HZ;

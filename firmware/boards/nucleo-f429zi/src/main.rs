@@ -65,7 +65,7 @@ async fn main(spawner: Spawner) {
 
     let pins = embassy_stm32::init(clocks());
     if let Ok(uart) = UartTx::new_blocking(pins.USART3, pins.PD8, UartConfig::default()) {
-        LOG.start(uart);
+        LOG.start(uart, |piece| LOG.write(piece));
     }
     // What the chip knows of a reset before which nobody said a word.
     let silent = if pac::RCC.csr().read().wdgrstf() { "watchdog" } else { "reset-pin" };

@@ -14,6 +14,7 @@
 #![no_main]
 
 mod clock;
+mod copy;
 mod ethernet;
 mod i2c;
 mod idle;

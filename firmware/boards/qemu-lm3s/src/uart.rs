@@ -1,9 +1,4 @@
-//! The log, as lines on UART 0: milliseconds since power-up, level, message.
-
-use core::fmt::{self, Write as _};
-
-use embassy_time::Instant;
-use log::{LevelFilter, Log, Metadata, Record};
+//! UART 0, for the log.
 
 use crate::registers::Register;
 
@@ -24,10 +19,6 @@ const FR_TXFF: u32 = 1 << 5;
 const LCRH_8_BITS_FIFO: u32 = 0x3 << 5 | 1 << 4;
 const CTL_ENABLE_TX: u32 = 1 << 8 | 1;
 
-struct Uart;
-
-static UART: Uart = Uart;
-
 /// 115,200 baud, 8N1; from now on what is logged is written there.
 pub(crate) fn start() {
     RCGC1.set(1);
@@ -41,31 +32,12 @@ pub(crate) fn start() {
     FBRD.write(50);
     LCRH.write(LCRH_8_BITS_FIFO);
     CTL.write(CTL_ENABLE_TX);
-    if log::set_logger(&UART).is_ok() {
-        log::set_max_level(LevelFilter::Info);
-    }
+    weir_firmware::log::start(write);
 }
 
-impl Log for Uart {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        let _ = writeln!(Lines, "{:>8} {} {}", Instant::now().as_millis(), record.level(), record.args());
-    }
-
-    fn flush(&self) {}
-}
-
-struct Lines;
-
-impl fmt::Write for Lines {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            while FR.read() & FR_TXFF != 0 {}
-            DR.write(u32::from(byte));
-        }
-        Ok(())
+fn write(bytes: &[u8]) {
+    for byte in bytes {
+        while FR.read() & FR_TXFF != 0 {}
+        DR.write(u32::from(*byte));
     }
 }

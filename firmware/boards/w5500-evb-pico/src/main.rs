@@ -73,7 +73,7 @@ async fn main(spawner: Spawner) {
     static FRAMES: ConstStaticCell<State<2, 2>> = ConstStaticCell::new(State::new());
 
     let pins = embassy_rp::init(embassy_rp::config::Config::default());
-    LOG.start(UartTx::new_blocking(pins.UART0, pins.PIN_0, UartConfig::default()));
+    LOG.start(UartTx::new_blocking(pins.UART0, pins.PIN_0, UartConfig::default()), |piece| LOG.write(piece));
     let mut watchdog = Watchdog::new(pins.WATCHDOG);
     // What the chip knows of a reset before which nobody said a word.
     let silent = match watchdog.reset_reason() {
