@@ -5,8 +5,8 @@
 #                            new enough, else the pinned wheel (tests/requirements.txt, with its hash)
 #   .tools/python/           paho-mqtt, for the stock-client tests
 #
-# and, from apt where that is possible without asking, mosquitto_pub for the same tests and qemu-system-arm for the
-# firmware's. What builds the firmware is firmware/build.sh's to find.
+# and, from apt where that is possible without asking, mosquitto_pub for the same tests, libfaketime for a gateway's clock and
+# qemu-system-arm for the firmware's. What builds the firmware is firmware/build.sh's to find.
 # Runs in a blink when nothing is missing. Says in a sentence what to do when something cannot be had.
 set -eu
 
@@ -88,6 +88,12 @@ stock_clients() {
         say "no mosquitto_pub: its test will be skipped. To have it: sudo apt-get install mosquitto-clients"
 }
 
+# Sets one process's clock, for the tests of a gateway whose clock is set late.
+fake_clock() {
+    ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || apt_install libfaketime ||
+        say "no libfaketime: its test will be skipped. To have it: sudo apt-get install libfaketime"
+}
+
 # Emulates the board that the firmware is tested on.
 emulator() {
     have qemu-system-arm && return 0
@@ -103,4 +109,5 @@ fi
 compiler
 nats_server
 stock_clients
+fake_clock
 emulator

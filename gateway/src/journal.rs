@@ -58,6 +58,11 @@ pub enum Entry {
         /// Why, in a few words; at most 200 bytes are kept.
         reason: Cow<'static, str>,
     },
+    /// The wall clock was set.
+    ClockStepped {
+        /// Forward, or (negative) back.
+        by_ms: i64,
+    },
     /// Something a device published was refused: it is not stored, and where its version of MQTT has no word for that, the
     /// device does not know.
     PublishesRefused {
@@ -220,7 +225,7 @@ struct Closed;
 impl Journal {
     async fn keep(&mut self, page: &[Observed], lost: u32) -> Result<(), Closed> {
         facts::journal_lost(lost.into());
-        let (payload, run) = self.pages.write(page, lost, Instant::now(), self.clock.unix_ms());
+        let (payload, run) = self.pages.write(page, lost, Instant::now(), self.clock.known_unix_ms());
         loop {
             let received_ms = self.clock.unix_ms();
             let offered =
@@ -258,9 +263,15 @@ impl Pages {
         Pages { boot, began: Instant::now(), next_seq: 1 }
     }
 
-    /// One uplink with these entries, after `lost` that found no room. It is `unix_ms` at `now`: told with every uplink, so
-    /// that the boots of a gateway whose clock is set right only later are put in order by its last word.
-    fn write(&mut self, page: &[Observed], lost: u32, now: Instant, unix_ms: u64) -> (Vec<u8>, SeqRun) {
+    /// One uplink with these entries, after `lost` that found no room. It is `unix_ms` at `now`, if that is known: told with
+    /// every uplink, so that the boots of a gateway whose clock is set right only later are put in order by its last word.
+    fn write(
+        &mut self,
+        page: &[Observed],
+        lost: u32,
+        now: Instant,
+        unix_ms: Option<u64>,
+    ) -> (Vec<u8>, SeqRun) {
         let first = self.next_seq.saturating_add(lost);
         let mut bodies = Vec::with_capacity(page.len() + 1);
         if lost > 0 {
@@ -277,8 +288,8 @@ impl Pages {
             .map(|(seq, (at, kind, body))| Event { seq, at: self.ms(*at), kind: *kind, version: 1, body })
             .collect();
         let last = events.last().map_or(first, |event| event.seq);
-        let epoch = unix_ms.saturating_sub(self.ms(now));
-        let header = Header { boot: self.boot, now: Some(self.ms(now)), epoch: Some(epoch), via: None };
+        let epoch = unix_ms.map(|unix_ms| unix_ms.saturating_sub(self.ms(now)));
+        let header = Header { boot: self.boot, now: Some(self.ms(now)), epoch, via: None };
         let mut payload = vec![0; PAGE_BYTES_MAX];
         let len = uplink::write(&mut payload, &header, events.iter().copied());
         payload.truncate(len.expect("the buffer is as long as that many events can be"));
@@ -311,6 +322,10 @@ impl Entry {
             Entry::CommandRefused { device, id, reason } => {
                 let id = id.as_deref().map(Text::from);
                 let body = Body::CommandRefused { device: *device, id, reason: cut(reason).into() };
+                (body.kind(), encode(|buffer| body.write(buffer)))
+            }
+            Entry::ClockStepped { by_ms } => {
+                let body = Body::ClockStepped { by_ms: *by_ms };
                 (body.kind(), encode(|buffer| body.write(buffer)))
             }
             Entry::PublishesRefused { device, count, reason } => {
@@ -368,7 +383,7 @@ mod tests {
 
     use super::*;
 
-    const UNIX_MS: u64 = 1_800_000_000_000;
+    const UNIX_MS: Option<u64> = Some(1_800_000_000_000);
 
     fn id(text: &str) -> Id {
         text.parse().unwrap()

@@ -90,6 +90,8 @@ pub struct Running {
     downlink: Downlink,
     drain_max: Duration,
     addresses_file: PathBuf,
+    /// Looks at the clock.
+    watching: JoinHandle<()>,
     /// Writes the addresses as soon as the disk has room for them.
     telling: Option<JoinHandle<()>>,
     _admin: admin::Server,
@@ -130,6 +132,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let gateway = config.gateway.id;
     let giving_up =
         tokio::spawn(giving_up::run(custody.clone(), gateway, journal.clone(), journal_flushes.clone()));
+    let watching = tokio::spawn(clock.clone().watch(journal.clone()));
     let setup = downlink::Setup {
         config: config.commands,
         uplink: config.uplink,
@@ -186,6 +189,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         downlink,
         drain_max,
         addresses_file,
+        watching,
         telling,
         _admin: admin,
     })
@@ -255,6 +259,7 @@ impl Running {
         tracing::info!("going down: no more connections; storing and delivering what was taken");
         // What a device answers from here on is still stored; that it was is found out after the next start.
         drop(self.downlink);
+        self.watching.abort();
         self.listeners.shutdown().await;
         let (flushed, told) = oneshot::channel();
         // If the journal has gone, there is nobody to wait for; if the spool is full, what it has comes last.

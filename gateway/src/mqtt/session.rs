@@ -52,8 +52,8 @@ pub(super) trait Outside {
     fn stop_listening(&mut self);
     /// Something was refused.
     fn refused(&mut self, client: &Client, topic: &str, reason: Reason, said: &str, payload: &[u8]);
-    /// The wall time.
-    fn unix_ms(&self) -> u64;
+    /// The wall time, if it is known.
+    fn unix_ms(&self) -> Option<u64>;
 }
 
 /// An uplink where it lies in the bytes that were read.

@@ -1,6 +1,7 @@
 //! The gateway against real counterparts: nats-server, sockets, its own process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
+mod clock;
 mod full;
 mod mqtt;
 mod nats;

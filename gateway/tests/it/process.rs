@@ -152,6 +152,11 @@ impl Device {
         Device { sent: self.sent, ..Device::connect(address, self.name) }
     }
 
+    /// To say what else there is to say.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
     /// Publishes an uplink of one event; says whether it was acknowledged.
     pub fn publish(&mut self, body_len: usize) -> bool {
         self.give(body_len) && self.is_acknowledged(SOON)

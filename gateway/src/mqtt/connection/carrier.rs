@@ -57,6 +57,8 @@ pub(super) struct Carrier {
     link: Option<Link>,
     /// Where commands come, if the device listens.
     mailbox: Option<Mailbox>,
+    /// If the device wants to know the time: how often the clock had been set when it was told.
+    steps: Option<u64>,
     /// One and a half times what was agreed on.
     keep_alive: Duration,
     /// When the last whole packet came.
@@ -108,6 +110,7 @@ impl Carrier {
             waiter: Waiter::new(),
             link: None,
             mailbox: None,
+            steps: None,
             keep_alive,
             heard: Instant::now(),
             incomplete_since: None,
@@ -145,6 +148,7 @@ impl Carrier {
             let owes_retained = can_deliver && self.session.owes_retained();
             let bell = self.link.as_ref().filter(|_| can_deliver).map(|link| Arc::clone(link.bell()));
             let may_command = stays && self.session.can_command();
+            let steps = self.steps;
             let slot =
                 self.mailbox.as_ref().filter(|_| may_command).map(|mailbox| Arc::clone(mailbox.slot()));
             tokio::select! {
@@ -161,6 +165,7 @@ impl Carrier {
                 },
                 () = std::future::ready(()), if owes_retained => self.deliver_retained(),
                 () = rung(bell.as_deref()), if bell.is_some() => self.deliver(),
+                () = shared.clock.stepped(steps.unwrap_or(u64::MAX)), if can_deliver && steps.is_some() => self.tell_time(),
                 () = filled(slot.as_deref()), if slot.is_some() => self.command(),
                 () = alarm.as_mut() => {
                     self.check_time();
@@ -287,6 +292,9 @@ impl Carrier {
         let mut world = World::new(&shared, &self.waiter, &mut self.link, &mut self.mailbox);
         let (done, progress) = self.session.receive(bytes, uplinks, &mut world);
         let closed = world.closed;
+        if self.session.wants_time() != self.steps.is_some() {
+            self.steps = self.session.wants_time().then(|| shared.clock.steps());
+        }
         // Refusals have nothing to wait for, and a repeated uplink may be stored long since.
         self.session.acknowledge(shared.custody.stored());
         match progress {
@@ -411,6 +419,14 @@ impl Carrier {
         let shared = Arc::clone(&self.shared);
         let world = World::new(&shared, &self.waiter, &mut self.link, &mut self.mailbox);
         self.session.deliver_retained(&world);
+    }
+
+    /// The clock was set: what the device was told, if anything, is no longer true.
+    fn tell_time(&mut self) {
+        self.steps = Some(self.shared.clock.steps());
+        if let Some(unix_ms) = self.shared.clock.known_unix_ms() {
+            self.session.tell_time(unix_ms);
+        }
     }
 
     /// Writes a command.

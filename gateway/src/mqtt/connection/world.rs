@@ -116,7 +116,7 @@ impl Outside for World<'_> {
         self.shared.refusals.keep(self.shared.clock.unix_ms(), &client.name, topic, reason, said, payload);
     }
 
-    fn unix_ms(&self) -> u64 {
-        self.shared.clock.unix_ms()
+    fn unix_ms(&self) -> Option<u64> {
+        self.shared.clock.known_unix_ms()
     }
 }

@@ -157,19 +157,30 @@ impl<T: Copy + Ord> Session<T> {
             codes.push(code);
         }
         answer::suback(&mut self.out, self.abilities.version, subscribe.packet_id, &codes);
-        if let (true, Some(own)) = (wants_time, &own_time) {
-            let mut payload = [0; time::Time::LEN_MAX];
-            let written = time::Time { unix_ms: outside.unix_ms() }.write(&mut payload);
-            let len = written.expect("the buffer has the greatest length");
-            let payload = &payload[..len];
-            let publish =
-                answer::Publish { topic: own, packet_id: None, retain: false, properties: &[], payload };
-            answer::publish(&mut self.out, self.abilities.version, &publish);
+        if let (true, Some(unix_ms)) = (wants_time, outside.unix_ms()) {
+            self.tell_time(unix_ms);
         }
         if let (true, Some(device)) = (wants_commands, &self.client.device) {
             outside.listen(device);
         }
         Ok(())
+    }
+
+    /// Whether the device wants to be told the time.
+    pub fn wants_time(&self) -> bool {
+        let own = self.client.device.as_ref().map(topic::time);
+        own.is_some_and(|own| self.subscriptions.iter().any(|one| topics::matches(&one.filter, &own)))
+    }
+
+    /// Tells the device the time; nothing is acknowledged.
+    pub fn tell_time(&mut self, unix_ms: u64) {
+        let Some(topic) = self.client.device.as_ref().map(topic::time) else { return };
+        let mut payload = [0; time::Time::LEN_MAX];
+        let len = time::Time { unix_ms }.write(&mut payload).expect("the buffer has the greatest length");
+        let payload = &payload[..len];
+        let publish =
+            answer::Publish { topic: &topic, packet_id: None, retain: false, properties: &[], payload };
+        answer::publish(&mut self.out, self.abilities.version, &publish);
     }
 
     /// Grants a subscription: the QoS, or why not.

@@ -25,6 +25,7 @@ struct Recorder {
     listening: Vec<Option<Id>>,
     /// Topics with a retained message.
     retained: Vec<String>,
+    clock_is_unset: bool,
 }
 
 impl Outside for Recorder {
@@ -70,8 +71,8 @@ impl Outside for Recorder {
     fn refused(&mut self, _: &Client, topic: &str, reason: Reason, _: &str, _: &[u8]) {
         self.refused.push((topic.into(), reason));
     }
-    fn unix_ms(&self) -> u64 {
-        1_700_000_000_000
+    fn unix_ms(&self) -> Option<u64> {
+        (!self.clock_is_unset).then_some(1_700_000_000_000)
     }
 }
 
@@ -302,6 +303,18 @@ fn a_device_that_subscribes_to_time_is_told_the_time_after_the_suback() {
         assert_eq!(time::Time::read(&publish.payload).unwrap().unix_ms, 1_700_000_000_000);
         assert!(outside.subscribed.is_empty(), "its own topics need no queue");
     }
+}
+
+#[test]
+fn a_time_that_is_not_known_is_not_told_and_told_when_it_is() {
+    let (mut session, mut outside) = (session(Version::V4), recorder());
+    outside.clock_is_unset = true;
+    receive(&mut session, &subscribe(Version::V4, "weir/1/dev-1/time", 0), &mut outside);
+    assert_eq!(session.out, [0x90, 3, 0, 9, 0], "the answer, and nothing else");
+    assert!(session.wants_time());
+    session.out.clear();
+    session.tell_time(5);
+    assert_eq!(session.out, publish(Version::V4, 0, 0, "weir/1/dev-1/time", &[0x81, 5]));
 }
 
 #[test]
