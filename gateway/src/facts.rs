@@ -41,6 +41,8 @@ struct Facts {
     segment_bytes_sent: Counter,
     segment_round_trips: Histogram,
     delivered_number: Gauge,
+    uplinks_ahead: Counter,
+    uplinks_ahead_left_out: Counter,
     uplinks_gone: Counter,
     journal_lost: Counter,
     spool_bytes: Gauge,
@@ -176,6 +178,14 @@ pub fn segment_delivered(uplinks: u64, bytes_raw: usize, bytes_sent: usize, roun
         facts.segment_bytes_raw.increment(bytes_raw as u64);
         facts.segment_bytes_sent.increment(bytes_sent as u64);
         facts.segment_round_trips.record(round_trip);
+    });
+}
+
+/// Copies of new uplinks have gone ahead of the backlog; others found no room there.
+pub fn uplinks_ahead(copied: u64, left_out: u64) {
+    with(|facts| {
+        facts.uplinks_ahead.increment(copied);
+        facts.uplinks_ahead_left_out.increment(left_out);
     });
 }
 
@@ -384,6 +394,16 @@ impl Facts {
                 "weir_gateway_delivered_number",
                 Unit::Count,
                 "Uplinks below this number are in the stream",
+            ),
+            uplinks_ahead: count(
+                "weir_gateway_uplinks_ahead_total",
+                Unit::Count,
+                "Uplinks of which copies went ahead of the backlog",
+            ),
+            uplinks_ahead_left_out: count(
+                "weir_gateway_uplinks_ahead_left_out_total",
+                Unit::Count,
+                "New uplinks that found no room ahead of the backlog and come with it",
             ),
             uplinks_gone: count(
                 "weir_gateway_uplinks_gone_total",

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use weir_contract::Id;
-use weir_contract::subject::Source;
+use weir_contract::subject::{LANE_MAIN, Source};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -121,7 +121,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let (journal, entries) = journal::channel();
     let (journal_flushes, flushes) = mpsc::channel(1);
-    let lane: Id = "main".parse().expect("it is a name");
+    let lane: Id = LANE_MAIN.parse().expect("it is a name");
     let source = Source { site: config.gateway.site, gateway: config.gateway.id, lane };
     let journal_task =
         tokio::spawn(journal::run(entries, config.gateway.id, custody.clone(), clock.clone(), flushes));

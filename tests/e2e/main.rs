@@ -2,6 +2,7 @@
 //! a check that what devices emitted is stored once or accounted for, or refused with a reason.
 
 mod arm;
+mod backlog;
 mod boards;
 mod cluster;
 mod commands;

@@ -32,6 +32,49 @@ fn the_rights_that_our_deployment_gives_are_enough() -> Result<()> {
     world.end()
 }
 
+/// As they were given before there were copies that go ahead of a backlog.
+#[test]
+fn rights_to_the_main_lane_alone_are_enough() -> Result<()> {
+    let more = r#"
+        authorization {
+            users: [
+                { user: gw, password: gw, permissions: {
+                    publish: ["weir.1.segments.*.*.main", "$JS.API.>", "$JS.ACK.>"], subscribe: ["_INBOX.>"]
+                } }
+                { user: all, password: all }
+            ]
+        }
+        no_auth_user: all
+    "#;
+    let nats = NatsConfig { more: more.to_owned(), ..NatsConfig::default() };
+    let gateway: Change = Box::new(|config: &mut Table| {
+        let uplink = config["uplink"].as_table_mut().expect("a section");
+        for server in uplink["servers"].as_array_mut().expect("a list") {
+            *server = server.as_str().expect("a text").replace("nats://", "nats://gw:gw@").into();
+        }
+        uplink.insert("live_after_ms".into(), 0.into());
+        uplink.insert("max_bytes_per_s".into(), (16 * 1024).into());
+        uplink.insert("zstd_level".into(), 0.into());
+    });
+    let mut world = World::planned(Plan { nats, gateway: Some(gateway), ..Plan::default() })?;
+    let mut device = Device::new("modest")?;
+    let mut client = device.connect(world.gateway().mqtt())?;
+    world.nats.stop()?;
+    device.emit_large(1024);
+    for _ in 0..64 {
+        device.emit(&mut client, 1)?;
+    }
+    world.nats.start_again()?;
+    world.gateway().await_delivered(SETTLED_WITHIN)?;
+    world.verify_devices(&[&device])?;
+    let status = world.gateway().admin("/status")?;
+    ensure!(
+        status["uplink"]["ahead"] == 0 && status["uplink"]["ahead_left_out"].as_u64() > Some(0),
+        "{status}"
+    );
+    world.end()
+}
+
 #[test]
 fn a_credentials_file_is_enough() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -33,6 +33,8 @@ const PURE: &[&str] = &[
     "gateway/src/mqtt/topics.rs",
     "gateway/src/spool/account.rs",
     "gateway/src/spool/room.rs",
+    "gateway/src/uplink/ahead.rs",
+    "gateway/src/uplink/ahead",
     "gateway/src/uplink/pacing.rs",
     "gateway/src/uplink/resume.rs",
     "gateway/src/uplink/segment.rs",

@@ -15,6 +15,12 @@ pub const HEADER_ENCODING: &str = "Weir-Encoding";
 /// The value of [`HEADER_ENCODING`] for a Zstandard frame (RFC 8878).
 pub const ENCODING_ZSTD: &str = "zstd";
 
+/// The lane that holds every uplink of a gateway, once and in the order of their numbers.
+pub const LANE_MAIN: &str = "main";
+/// The lane of copies that go ahead while `main` is behind: some of the newest uplinks, under the numbers they have in
+/// `main`, where they come too. Whoever reads both meets some uplinks twice, and knows the events by their names.
+pub const LANE_LIVE: &str = "live";
+
 const SEGMENTS: &str = "weir.1.segments.";
 const COMMANDS: &str = "weir.1.commands.";
 
@@ -28,7 +34,7 @@ pub struct Source {
     pub site: Id,
     /// The gateway.
     pub gateway: Id,
-    /// Which of the gateway's rows of segments: `main`, until there are others.
+    /// Which of the gateway's rows of segments: [`LANE_MAIN`] or [`LANE_LIVE`].
     pub lane: Id,
 }
 

@@ -67,6 +67,10 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
         row("free on its disk", format!("{}, {keep} of it to stay free", bytes(free)));
     }
     row("sent since start", sent(uplink));
+    if let Some(ahead @ 1..) = uplink["ahead"].as_u64() {
+        let left_out = uplink["ahead_left_out"].as_u64().unwrap_or_default();
+        row("ahead of it", format!("copies of {ahead} new uplinks; {left_out} found no room"));
+    }
     let commands = &status.commands;
     row("commands", waiting_commands(commands));
     if let Some(trouble) = commands["trouble"]["text"].as_str() {

@@ -196,6 +196,11 @@ impl Spool {
         state.tail.read(number, bytes_max)
     }
 
+    /// The newest records, as far as they are in memory and do not end before `number`: never blocks.
+    pub fn newest(&self, number: u64) -> Vec<Arc<Record>> {
+        self.state().tail.newest(number)
+    }
+
     /// Records from the one that holds `number` on: at least one, then as many as keep below `bytes_max`; empty if there
     /// is none yet. Reads the disk: blocks.
     ///

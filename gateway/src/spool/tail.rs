@@ -29,6 +29,12 @@ impl Tail {
         }
     }
 
+    /// Those that hold `number` or greater ones, as far as they are here.
+    pub fn newest(&self, number: u64) -> Vec<Arc<Record>> {
+        let start = self.records.partition_point(|record| record.end() <= number);
+        self.records.range(start..).cloned().collect()
+    }
+
     /// Records from the one that holds `number` on, until `bytes_max` is passed; `None` if that is not here (any more).
     pub fn read(&self, number: u64, bytes_max: usize) -> Option<Vec<Arc<Record>>> {
         if number < self.records.front()?.first {

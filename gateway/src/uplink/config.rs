@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use weir_contract::Kind;
 
 use crate::config::fit::Need;
 use crate::config::value;
@@ -31,6 +32,18 @@ pub struct Config {
     /// zstd's level; 0 does not compress.
     #[serde(deserialize_with = "value::between::<0, 19, _>")]
     pub zstd_level: u64,
+    /// Most bytes a second to send, on average; 0 is as many as the link takes.
+    #[serde(deserialize_with = "value::bytes::<0, { 1 << 40 }, _>", serialize_with = "value::as_bytes")]
+    pub max_bytes_per_s: u64,
+    /// When a backlog has lasted this long, copies of what is new go ahead of it.
+    #[serde(deserialize_with = "value::between::<0, 3_600_000, _>")]
+    pub live_after_ms: u64,
+    /// What may go ahead, in hundredths of what is sent of the backlog; 0 lets nothing go ahead.
+    #[serde(deserialize_with = "value::between::<0, 100, _>")]
+    pub live_share_percent: u64,
+    /// Kinds of events that go ahead of others that are newer.
+    #[serde(deserialize_with = "kinds", serialize_with = "as_texts")]
+    pub urgent_kinds: Vec<Kind>,
     /// How long to wait for a connection to a server, its TLS handshake included.
     #[serde(deserialize_with = "value::between::<100, 600_000, _>")]
     pub connect_timeout_ms: u64,
@@ -73,6 +86,10 @@ impl Default for Config {
             segment_bytes_max: 262_144,
             linger_ms: 0,
             zstd_level: 1,
+            max_bytes_per_s: 0,
+            live_after_ms: 10_000,
+            live_share_percent: 25,
+            urgent_kinds: vec!["limit-crossed".parse().expect("it is a name")],
             connect_timeout_ms: 10_000,
             ack_timeout_ms: 30_000,
             ping_interval_ms: 30_000,
@@ -84,9 +101,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What may be in memory: a segment is gathered, compressed, and under way; and records that were read for it.
+    /// What may be in memory: a segment is gathered, compressed, and under way; records that were read for it; and what goes
+    /// ahead, which is smaller.
     pub(crate) fn needs(&self) -> Vec<Need> {
-        vec![Need::bytes("uplink.segment_bytes_max", self.segment_bytes_max, 6)]
+        vec![Need::bytes("uplink.segment_bytes_max", self.segment_bytes_max, 9)]
     }
 }
 
@@ -96,6 +114,23 @@ fn without_passwords<S: Serializer>(servers: &[String], serializer: S) -> Result
         (Some(scheme), Some(host)) => format!("{}***{}", &server[..scheme + 3], &server[host..]),
         _ => server.clone(),
     }))
+}
+
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Kind>, D::Error> {
+    use serde::de::Error;
+    const KINDS_MAX: usize = 16;
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    if texts.len() > KINDS_MAX {
+        return Err(D::Error::custom(format!("{} kinds are more than {KINDS_MAX}", texts.len())));
+    }
+    let kind = |text: &String| {
+        text.parse().map_err(|bad| D::Error::custom(format!("{text:?} is no kind of event: {bad}")))
+    };
+    texts.iter().map(kind).collect()
+}
+
+fn as_texts<S: Serializer>(kinds: &[Kind], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(kinds.iter().map(ToString::to_string))
 }
 
 fn tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tls>, D::Error> {
@@ -142,6 +177,8 @@ mod tests {
             ("servers = [\"nats://\"]", "not a server"),
             ("segment_bytes_max = \"1 MiB\"", "between 1 KiB and 256 KiB"),
             ("zstd_level = 22", "between 0 and 19"),
+            ("live_share_percent = 101", "between 0 and 100"),
+            ("urgent_kinds = [\"Fire!\"]", "is no kind of event"),
             ("server = \"nats://x\"", "servers"),
             ("[tls]\ncert = \"x\"", "certificate"),
         ];

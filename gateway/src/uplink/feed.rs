@@ -103,10 +103,15 @@ impl Feed {
     fn builder(&mut self) -> Result<Builder, Trouble> {
         match self.builder.take() {
             Some(builder) => Ok(builder),
-            None => Builder::new(self.spool.incarnation(), self.level)
-                .map_err(|error| Trouble::new(Kind::Spool, format!("cannot prepare compression: {error}"))),
+            None => builder(&self.spool, self.level),
         }
     }
+}
+
+/// Makes segments of this spool.
+pub(super) fn builder(spool: &Spool, level: i32) -> Result<Builder, Trouble> {
+    Builder::new(spool.incarnation(), level)
+        .map_err(|error| Trouble::new(Kind::Spool, format!("cannot prepare compression: {error}")))
 }
 
 fn build(

@@ -4,12 +4,15 @@
 //! the sequence of the one it must follow. Whenever an answer is not a plain acknowledgement it looks again: it never
 //! assumes that a message arrived, nor that it did not. Between failures it waits ([`pacing`]); it never gives up.
 //!
+//! While it has a backlog, copies of what is new go [`ahead`] of it, in a lane of their own that promises nothing.
+//!
 //! # Invariants
 //! - One segment is under way at a time, so an older one cannot arrive after a newer one.
 //! - Nothing is released from the spool without an acknowledgement, or a look that found it.
 //! - Idle, it waits for the spool or for the connection to fail, and for nothing else.
 
 mod again;
+mod ahead;
 mod config;
 mod feed;
 mod files;
@@ -26,8 +29,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use weir_contract::segment::HEAD_LEN_MAX;
-use weir_contract::subject::{self, Source};
+use weir_contract::Id;
+use weir_contract::segment::{HEAD_LEN_MAX, SEGMENT_LEN_MAX};
+use weir_contract::subject::{self, LANE_LIVE, Source};
 
 pub use self::again::{Again, Plan, Refused, Resend};
 pub use self::config::{Config, Tls};
@@ -36,14 +40,15 @@ pub(crate) use self::nats::Connection;
 pub use self::status::{State, Status};
 
 use self::again::Ask;
+use self::ahead::{Ahead, Pick};
 use self::feed::{Feed, Taken};
-use self::nats::{Look, Session};
-use self::pacing::{Backoff, Kind, Meaning, SegmentSize, Trouble};
+use self::nats::{Look, MESSAGE_OVERHEAD_BYTES, Session};
+use self::pacing::{Allowance, Backoff, Kind, Meaning, SegmentSize, Trouble};
 use self::resume::{GoOn, Own, Seen, Standing, Verdict};
-use self::segment::Segment;
+use self::segment::{Builder, Segment};
 use self::status::Board;
 use crate::clock::Clock;
-use crate::spool::Spool;
+use crate::spool::{Record, Spool};
 use crate::{facts, journal};
 
 /// The running uplink. Dropping it stops it; what was under way is looked for at the next start.
@@ -69,11 +74,19 @@ pub fn start(
     let bytes_max = usize::try_from(config.segment_bytes_max).unwrap_or(usize::MAX);
     let (hurry, hurries) = watch::channel(false);
     let (resend, asks) = again::channel(status.clone());
+    let lane: Id = LANE_LIVE.parse().expect("it is a name");
+    let live_after = Duration::from_millis(config.live_after_ms);
     let worker = Worker {
         name: format!("{} {}", source.site, source.gateway),
         subject: subject::segments(source).to_string(),
         backoff: Backoff::new(config.backoff_ms, config.backoff_ms_max),
         size: SegmentSize::new(bytes_max),
+        allowance: Allowance::new(config.max_bytes_per_s),
+        ahead: Ahead::new(live_after, config.live_share_percent, config.urgent_kinds.clone()),
+        live_subject: subject::segments(&Source { lane, ..*source }).to_string(),
+        copier: None,
+        started: Instant::now(),
+        level,
         feed: Feed::new(Arc::clone(&spool), level),
         config,
         spool,
@@ -134,6 +147,14 @@ struct Worker {
     feed: Feed,
     backoff: Backoff,
     size: SegmentSize,
+    allowance: Allowance,
+    ahead: Ahead,
+    live_subject: String,
+    /// Makes the segments that go ahead; only there while the uplink is behind.
+    copier: Option<Builder>,
+    level: i32,
+    /// What `now` is counted from.
+    started: Instant,
     /// Numbers below have been told to be gone, as far as they are.
     told_gone: u64,
     /// The gateway goes down: there will be no more to wait for.
@@ -259,12 +280,14 @@ impl Worker {
             if let Ok(ask) = self.asks.try_recv() {
                 position = self.send_again(ask, position);
             }
-            let bytes_max = self.size.bytes().min(session.payload_bytes_max()).max(HEAD_LEN_MAX);
+            let bytes_max = self.size.bytes().min(self.allowance.segment_bytes_max());
+            let bytes_max = bytes_max.min(session.payload_bytes_max()).max(HEAD_LEN_MAX);
             let segment = match self.feed.take(position.from, bytes_max).await {
                 Ok(Taken::Segment(segment)) => segment,
                 Ok(Taken::Nothing) => {
                     self.backoff.succeeded();
                     self.prove(session, &mut proven);
+                    self.in_step(position.from);
                     tokio::select! {
                         _ = changed.changed() => {}
                         Some(ask) = self.asks.recv() => position = self.send_again(ask, position),
@@ -294,6 +317,12 @@ impl Worker {
             if segment.full {
                 self.feed.prepare(segment.head.end(), bytes_max);
             }
+            if let Err(trouble) = self.go_ahead(session, &segment).await {
+                return trouble;
+            }
+            if let Err(trouble) = self.allow(session, &segment).await {
+                return trouble;
+            }
             let begun = Instant::now();
             match session.publish(&segment, position.follows).await {
                 Meaning::Delivered(sequence) => {
@@ -312,6 +341,66 @@ impl Worker {
             }
             sent_at = (!segment.full).then_some(begun);
         }
+    }
+
+    /// Everything there is has been sent, or is being sent: what is below `end`.
+    fn in_step(&mut self, end: u64) {
+        self.ahead.in_step(end, self.started.elapsed());
+        self.copier = None;
+    }
+
+    /// Lets copies of the newest go ahead of `segment`, if the uplink has been behind for a while.
+    async fn go_ahead(&mut self, session: &Session, segment: &Segment) -> Result<(), Trouble> {
+        if !segment.full {
+            self.in_step(segment.head.end());
+        }
+        if !self.ahead.is_due(self.started.elapsed()) || !session.takes_copies() {
+            return Ok(());
+        }
+        let newest = self.spool.newest(self.ahead.from());
+        let Pick { runs, mut left_out } = self.ahead.pick(&newest, segment.head.end(), segment.raw_len);
+        drop(newest);
+        let mut copied = 0;
+        for run in runs {
+            let copies = self.copies(&run)?;
+            self.allow(session, &copies).await?;
+            let arrived = session.publish_copies(&self.live_subject, &copies).await?;
+            *if arrived { &mut copied } else { &mut left_out } += copies.head.count;
+            if !session.takes_copies() {
+                let subject = &self.live_subject;
+                tracing::warn!(
+                    subject,
+                    "the server does not let us publish there: nothing goes ahead of the backlog"
+                );
+                break;
+            }
+        }
+        facts::uplinks_ahead(copied, left_out);
+        self.board.ahead(copied, left_out);
+        Ok(())
+    }
+
+    fn copies(&mut self, run: &[Record]) -> Result<Segment, Trouble> {
+        let copier = match &mut self.copier {
+            Some(copier) => copier,
+            none => none.insert(feed::builder(&self.spool, self.level)?),
+        };
+        let records: Vec<_> = run.iter().cloned().map(Arc::new).collect();
+        let copies = run.first().and_then(|first| copier.build(first.first, &records, SEGMENT_LEN_MAX));
+        copies.ok_or_else(|| Trouble::new(Kind::Spool, "what was to go ahead is no row of uplinks"))
+    }
+
+    /// Waits until `segment` may be sent.
+    async fn allow(&mut self, session: &Session, segment: &Segment) -> Result<(), Trouble> {
+        let wait = self.allowance.wait(self.started.elapsed());
+        if !wait.is_zero() {
+            tokio::select! {
+                () = sleep(wait) => {}
+                trouble = session.failed() => return Err(trouble),
+            }
+        }
+        self.allowance.spend(segment.payload.len() + MESSAGE_OVERHEAD_BYTES / 4, self.started.elapsed());
+        Ok(())
     }
 
     /// The uplink is up when it has delivered something, or has nothing to deliver; not when it is only connected.
@@ -335,7 +424,7 @@ impl Worker {
 
     fn delivered(&mut self, segment: &Segment, sequence: u64, took: Duration) -> Result<(), Trouble> {
         self.backoff.succeeded();
-        self.size.delivered();
+        self.size.delivered(took);
         facts::segment_delivered(segment.head.count, segment.raw_len, segment.payload.len(), took);
         self.board.delivered(segment, sequence);
         self.sent_again(segment.head.end(), sequence);

@@ -16,14 +16,14 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use tokio::sync::watch;
-use weir_contract::subject::{ENCODING_ZSTD, HEADER_ENCODING, STREAM, STREAM_SUBJECTS};
+use weir_contract::subject::{ENCODING_ZSTD, HEADER_ENCODING, LANE_LIVE, STREAM, STREAM_SUBJECTS};
 
 use super::config::Config;
 use super::pacing::{self, Answer, Kind, Meaning, Trouble};
 use super::segment::Segment;
 
-/// The message's bytes beside its payload: headers, subject.
-const MESSAGE_OVERHEAD_BYTES: usize = 1024;
+/// The message's bytes beside its payload at most: headers, subject.
+pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 1024;
 /// Requests under way at a time: one. The client allocates this many places.
 const CLIENT_CAPACITY: usize = 16;
 const READ_BUFFER_BYTES: u16 = 4 * 1024;
@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     client: Client,
     jetstream: Context,
     over: watch::Receiver<Option<Trouble>>,
+    /// Whether the server does not let copies go ahead.
+    copies_denied: watch::Receiver<bool>,
 }
 
 /// The uplink's connection.
@@ -66,10 +68,11 @@ impl Connection {
         let servers: Vec<ServerAddr> =
             config.servers.iter().filter_map(|server| server.parse().ok()).collect();
         let (tell, over) = watch::channel(None);
+        let (deny_copies, copies_denied) = watch::channel(false);
         // Never the URLs: there may be a password in them.
         let shown: Vec<String> =
             servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
-        let options = options(config, name, &servers, tell).await?;
+        let options = options(config, name, &servers, tell, deny_copies).await?;
         let client = options.connect(servers).await.map_err(|error| {
             let kind = match error.kind() {
                 ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Kind::Denied,
@@ -83,7 +86,7 @@ impl Connection {
             .ack_timeout(timeout)
             .max_ack_inflight(CLIENT_CAPACITY)
             .build(client.clone());
-        Ok(Connection { client, jetstream, over })
+        Ok(Connection { client, jetstream, over, copies_denied })
     }
 
     /// JetStream over it.
@@ -202,23 +205,35 @@ impl Session {
             };
             return Meaning::Unclear(Trouble::new(Kind::TooLong, text));
         }
-        let mut message = PublishMessage::build()
-            .payload(segment.payload.clone())
-            .expected_stream(STREAM)
-            .expected_last_subject_sequence(follows);
-        if segment.compressed {
-            message = message.header(HEADER_ENCODING, ENCODING_ZSTD);
-        }
+        let message = message_of(segment).expected_last_subject_sequence(follows);
         let answer = tokio::select! {
             biased;
-            answer = self.send(message) => answer,
+            answer = self.send(&self.subject, message) => answer,
             trouble = self.failed() => Answer::Failed(trouble),
         };
         pacing::meaning(answer, STREAM, follows)
     }
 
-    async fn send(&self, message: PublishMessage) -> Answer {
-        let acknowledged = match self.connection.jetstream.send_publish(self.subject.clone(), message).await {
+    /// Publishes copies on another subject, that of [`LANE_LIVE`]. Says whether they arrived, as far as is known; only an end
+    /// of the connection is trouble.
+    pub async fn publish_copies(&self, subject: &str, segment: &Segment) -> Result<bool, Trouble> {
+        let mut denied = self.connection.copies_denied.clone();
+        let message = message_of(segment);
+        tokio::select! {
+            biased;
+            trouble = self.failed() => Err(trouble),
+            _ = denied.wait_for(|denied| *denied) => Ok(false),
+            answer = self.send(subject, message) => Ok(matches!(answer, Answer::Acknowledged { .. })),
+        }
+    }
+
+    /// Whether the server lets copies go ahead, as far as is known.
+    pub fn takes_copies(&self) -> bool {
+        !*self.connection.copies_denied.borrow()
+    }
+
+    async fn send(&self, subject: &str, message: PublishMessage) -> Answer {
+        let acknowledged = match self.connection.jetstream.send_publish(subject.to_owned(), message).await {
             Ok(pending) => pending.await,
             Err(error) => Err(error),
         };
@@ -231,14 +246,21 @@ impl Session {
     }
 }
 
+fn message_of(segment: &Segment) -> PublishMessage {
+    let message = PublishMessage::build().payload(segment.payload.clone()).expected_stream(STREAM);
+    if segment.compressed { message.header(HEADER_ENCODING, ENCODING_ZSTD) } else { message }
+}
+
 async fn options(
     config: &Config,
     name: &str,
     servers: &[ServerAddr],
     tell: watch::Sender<Option<Trouble>>,
+    deny_copies: watch::Sender<bool>,
 ) -> Result<ConnectOptions, Trouble> {
     let connected = Arc::new(AtomicBool::new(false));
     let was_connected = Arc::clone(&connected);
+    let live = format!(".{LANE_LIVE}\"");
     let mut options = ConnectOptions::new()
         .name(format!("weir-gateway {name}"))
         .connection_timeout(Duration::from_millis(config.connect_timeout_ms))
@@ -255,6 +277,12 @@ async fn options(
         })
         .event_callback(move |event| {
             let trouble = trouble_of(&event);
+            let trouble = trouble.filter(|trouble| {
+                // Rights that were given before there were copies: everything else goes on.
+                let copies = trouble.kind == Kind::Denied && trouble.text.contains(&live);
+                deny_copies.send_if_modified(|denied| copies && !std::mem::replace(denied, true));
+                !copies
+            });
             connected.fetch_or(matches!(event, Event::Connected), Ordering::Relaxed);
             if let Some(trouble) = trouble {
                 // The first reason is the one that counts.

@@ -40,8 +40,8 @@ impl Backoff {
     }
 }
 
-/// How many bytes to put into a segment: all that is allowed, halved whenever one did not get through in time (a slow link),
-/// doubled again with each one that does.
+/// How many bytes to put into a segment: all that is allowed, halved whenever one did not get through in time or took long
+/// (a slow link, on which what is urgent should not have to wait for it), doubled again with each one that does not.
 #[derive(Debug, Clone)]
 pub struct SegmentSize {
     bytes: usize,
@@ -51,6 +51,8 @@ pub struct SegmentSize {
 impl SegmentSize {
     /// However slow the link, segments do not get smaller than this.
     const BYTES_MIN: usize = 4 * 1024;
+    /// Longer than this is long.
+    const TOOK_MAX: Duration = Duration::from_secs(2);
 
     /// Begins with all that is allowed.
     #[must_use]
@@ -70,8 +72,51 @@ impl SegmentSize {
     }
 
     /// A segment was acknowledged.
-    pub fn delivered(&mut self) {
-        self.bytes = (self.bytes * 2).min(self.bytes_max);
+    pub fn delivered(&mut self, took: Duration) {
+        if took > Self::TOOK_MAX {
+            self.timed_out();
+        } else if took < Self::TOOK_MAX / 4 {
+            self.bytes = (self.bytes * 2).min(self.bytes_max);
+        }
+    }
+}
+
+/// Keeps below a number of bytes a second, on average: what was sent is paid for by waiting after it. `now` is the time since
+/// some beginning.
+#[derive(Debug, Clone)]
+pub struct Allowance {
+    bytes_per_s: u64,
+    free_at: Duration,
+}
+
+impl Allowance {
+    /// Of so many bytes a second; 0 is no limit.
+    #[must_use]
+    pub fn new(bytes_per_s: u64) -> Self {
+        Allowance { bytes_per_s, free_at: Duration::ZERO }
+    }
+
+    /// How long to wait before sending more.
+    #[must_use]
+    pub fn wait(&self, now: Duration) -> Duration {
+        self.free_at.saturating_sub(now)
+    }
+
+    /// This much is sent now.
+    pub fn spend(&mut self, bytes: usize, now: Duration) {
+        if self.bytes_per_s > 0 {
+            let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+            self.free_at = self.free_at.max(now) + takes;
+        }
+    }
+
+    /// The most bytes to put into a segment, so that none takes much longer than a second; `usize::MAX` is no limit.
+    #[must_use]
+    pub fn segment_bytes_max(&self) -> usize {
+        match usize::try_from(self.bytes_per_s).unwrap_or(usize::MAX) {
+            0 => usize::MAX,
+            bytes => bytes.max(SegmentSize::BYTES_MIN),
+        }
     }
 }
 
@@ -334,16 +379,45 @@ mod tests {
     fn a_slow_link_gets_smaller_segments_and_a_fast_one_full_ones_again() {
         let mut size = SegmentSize::new(65_536);
         size.timed_out();
-        size.timed_out();
+        size.delivered(Duration::from_secs(3));
         assert_eq!(size.bytes(), 16_384);
-        size.delivered();
-        size.delivered();
-        size.delivered();
+        size.delivered(Duration::from_secs(1));
+        assert_eq!(size.bytes(), 16_384, "neither long nor short");
+        for _ in 0..3 {
+            size.delivered(Duration::from_millis(100));
+        }
         assert_eq!(size.bytes(), 65_536);
         for _ in 0..100 {
             size.timed_out();
         }
         assert_eq!(size.bytes(), SegmentSize::BYTES_MIN);
+    }
+
+    #[test]
+    fn no_more_is_sent_than_is_allowed_on_average() {
+        let (mut allowance, mut now, mut sent) = (Allowance::new(10_000), Duration::ZERO, 0);
+        for bytes in [4_000, 1, 60_000, 0, 10_000].into_iter().cycle().take(100) {
+            now += allowance.wait(now);
+            allowance.spend(bytes, now);
+            sent += bytes;
+        }
+        now += allowance.wait(now);
+        assert_eq!(now.as_secs(), sent as u64 / 10_000);
+        // A pause is not made up for by a burst.
+        now += Duration::from_secs(1_000);
+        allowance.spend(5_000, now);
+        assert_eq!(allowance.wait(now), Duration::from_millis(500));
+        assert_eq!(allowance.segment_bytes_max(), 10_000);
+    }
+
+    #[test]
+    fn no_limit_is_no_wait() {
+        let mut allowance = Allowance::new(0);
+        allowance.spend(usize::MAX, Duration::ZERO);
+        assert_eq!(
+            (allowance.wait(Duration::ZERO), allowance.segment_bytes_max()),
+            (Duration::ZERO, usize::MAX)
+        );
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub struct Status {
     pub bytes_raw: u64,
     /// Their bytes as sent.
     pub bytes_sent: u64,
+    /// Uplinks of which copies have gone ahead of the backlog.
+    pub ahead: u64,
+    /// Uplinks that were new and came later than they could, with the backlog: there was no room ahead of it.
+    pub ahead_left_out: u64,
     /// Uplinks found to be gone from the stream and the spool since the start.
     pub gone: u64,
     /// What is being sent again on request.
@@ -93,6 +97,8 @@ impl Board {
             uplinks: 0,
             bytes_raw: 0,
             bytes_sent: 0,
+            ahead: 0,
+            ahead_left_out: 0,
             gone: 0,
             again: None,
         };
@@ -150,6 +156,13 @@ impl Board {
             status.uplinks += segment.head.count;
             status.bytes_raw += segment.raw_len as u64;
             status.bytes_sent += segment.payload.len() as u64;
+        });
+    }
+
+    pub fn ahead(&self, copied: u64, left_out: u64) {
+        self.status.send_modify(|status| {
+            status.ahead += copied;
+            status.ahead_left_out += left_out;
         });
     }
 

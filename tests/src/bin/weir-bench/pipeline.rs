@@ -46,7 +46,7 @@ impl Pipeline {
         let mut config = Gateway::config("bench", "gw-1", &gateway_folder, &url)?;
         let spool = config["spool"].as_table_mut().context("[spool]")?;
         // Room for the largest backlog here, and nothing kept that would be counted as backlog.
-        spool.insert("bytes_max".into(), (32_i64 << 30).into());
+        spool.insert("bytes_max".into(), (8_i64 << 30).into());
         let gateway = Gateway::start("gw-1", &gateway_folder, config)?;
         Ok(Pipeline { nats, gateway, link, folder })
     }
