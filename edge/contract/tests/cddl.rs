@@ -75,6 +75,33 @@ fn events_of_known_kinds_obey_the_rule_of_their_kind() {
 }
 
 #[test]
+fn what_a_gateway_tells_of_uplinks_that_are_gone_is_in_the_published_contract() {
+    let contract = Contract::published();
+    let told = |from: u8| {
+        let mut body = b"\xa4\x6bincarnation\x1b\xff\xff\xff\xff\xff\xff\xff\xff\x64from".to_vec();
+        body.push(from);
+        body.extend(b"\x62to\x09\x66reason\x6dspool-damaged");
+        contract.check("uplinks-gone", &value(&body))
+    };
+    told(5).unwrap_or_else(|error| panic!("{error}"));
+    assert!(told(0).is_err(), "no uplink has the number 0");
+}
+
+#[test]
+fn what_a_gateway_tells_of_publishes_it_refused_is_in_the_published_contract() {
+    let contract = Contract::published();
+    let told = |device: &str| {
+        let mut body = b"\xa3\x66device".to_vec();
+        body.push(0x60 + u8::try_from(device.len()).expect("short"));
+        body.extend(device.as_bytes());
+        body.extend(b"\x65count\x03\x66reason\x65no CB");
+        contract.check("publishes-refused", &value(&body))
+    };
+    told("sensor-1").unwrap_or_else(|error| panic!("{error}"));
+    assert!(told("sensor/1").is_err(), "that is no name");
+}
+
+#[test]
 fn the_published_contract_refuses_what_we_refuse() {
     let contract = Contract::published();
     // Kept beside the bytes because it is the meaning that is wrong, not the encoding.

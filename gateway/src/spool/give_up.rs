@@ -163,14 +163,15 @@ impl Spool {
         Ok(Some(given_up))
     }
 
-    /// The oldest epoch, its first number that was not delivered, and its end, if it is to be given up.
+    /// The oldest epoch, its first number that is not in the stream, and its end, if it is to be given up.
     pub(super) fn to_give_up_in(&self, state: &State) -> Option<(u64, u64, u64)> {
         // What is delivered goes first; the newest always stays.
         if self.config.when_full != WhenFull::DropOldest || self.deletable_in(state).is_some() {
             return None;
         }
         let (first, end) = (state.epochs.front()?.first, state.epochs.get(1)?.first);
-        self.is_crowded(state).then(|| (first, first.max(state.delivered.number.min(end)), end))
+        self.is_crowded(state)
+            .then(|| (first, first.max(state.delivered.number.max(state.in_stream).min(end)), end))
     }
 
     fn note(&self) -> MutexGuard<'_, Note> {

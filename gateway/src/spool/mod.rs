@@ -122,6 +122,8 @@ struct State {
     /// The first number that is not durable.
     next: u64,
     delivered: Delivered,
+    /// Numbers below are in the stream: `delivered`, unless something is being sent again on request.
+    in_stream: u64,
     /// Numbers below are not there any more and were never delivered, as far as they had not been.
     given_up: u64,
     disk: Disk,
@@ -262,6 +264,7 @@ impl Spool {
         }
         if number >= state.delivered.number {
             state.delivered = Delivered { number, stream_sequence };
+            state.in_stream = state.in_stream.max(number);
             drop(state);
             self.chores().sweep();
             self.chores_changed.notify_one();
@@ -273,6 +276,17 @@ impl Spool {
     /// it is still kept it can be read; it stays until it is released again.
     pub fn take_back(&self, number: u64, stream_sequence: u64) {
         let mut state = self.state();
+        state.in_stream = state.in_stream.min(number);
+        self.deliver_from(state, number, stream_sequence);
+    }
+
+    /// The same for what the stream still has: it stays until it is released again, and should there be no room for it, it is
+    /// no loss.
+    pub fn send_again(&self, number: u64, stream_sequence: u64) {
+        self.deliver_from(self.state(), number, stream_sequence);
+    }
+
+    fn deliver_from(&self, mut state: MutexGuard<'_, State>, number: u64, stream_sequence: u64) {
         if number < state.delivered.number {
             state.delivered = Delivered { number, stream_sequence };
             drop(state);

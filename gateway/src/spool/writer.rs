@@ -84,6 +84,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         tail: Tail::default(),
         next,
         delivered: mark.delivered,
+        in_stream: mark.delivered.number,
         given_up: note.given_up.end,
         disk: Disk::default(),
     };

@@ -117,7 +117,7 @@ impl Worker {
             return Ok(Plan { again: from..to.max(from), not_kept: from..from });
         }
         // Nothing of it is deleted from here on.
-        self.spool.take_back(from, position.follows);
+        self.spool.send_again(from, position.follows);
         let start = self.spool.oldest_number().clamp(from, delivered);
         // Never ahead: it is not above what was delivered.
         let _ = self.spool.release(start, position.follows);

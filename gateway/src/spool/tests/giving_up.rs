@@ -116,6 +116,36 @@ fn what_is_delivered_and_kept_goes_before_anything_is_given_up() {
 }
 
 #[test]
+fn what_the_stream_has_is_no_loss_though_it_is_to_be_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, mut writer) = Spool::open(&dropping(folder.path()), NOW_MS).expect("opens");
+    for seq in 1..=10 {
+        store(&mut writer, "early", &payload(7, seq, seq, None, 30_000));
+    }
+    spool.release(11, 9).expect("it is there");
+    spool.send_again(1, 9);
+    overfill(&spool, &mut writer);
+    let given_up = spool.give_up_oldest(&id(GATEWAY)).expect("given up").expect("one epoch");
+    let names = names(&given_up);
+    assert!(!names.is_empty() && names.iter().all(|(device, ..)| device != "early"), "{names:?}");
+    writer.close();
+
+    // What the stream has lost is lost.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, mut writer) = Spool::open(&dropping(folder.path()), NOW_MS).expect("opens");
+    for seq in 1..=10 {
+        store(&mut writer, "early", &payload(7, seq, seq, None, 30_000));
+    }
+    spool.release(11, 9).expect("it is there");
+    spool.take_back(1, 0);
+    overfill(&spool, &mut writer);
+    let given_up = spool.give_up_oldest(&id(GATEWAY)).expect("given up").expect("one epoch");
+    let early = self::names(&given_up).into_iter().filter(|(device, ..)| device == "early").count();
+    assert_eq!(early, 10);
+    writer.close();
+}
+
+#[test]
 fn a_crash_before_it_is_told_tells_it_after_the_next_start_and_no_more_after_that() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = dropping(folder.path());
