@@ -75,8 +75,8 @@ impl Local {
         self.filters_on_events.load(Ordering::Relaxed) > 0
     }
 
-    /// Hands a message to whoever subscribed, and keeps it if it is to be retained. An error says which limit is reached;
-    /// then nobody gets it.
+    /// Hands a message to whoever subscribed, and keeps it if it is to be retained. An error says which limit is reached:
+    /// then it is not kept.
     pub fn publish(&self, message: &Message<'_>) -> Result<(), Reason> {
         debug_assert!(topics::is_name(message.topic) && topics::is_served(message.topic));
         let wanted = self.subscriptions.load(Ordering::Relaxed) > 0;
@@ -84,15 +84,15 @@ impl Local {
             return Ok(());
         }
         let kept = Arc::new(Kept::new(message, self.serial.fetch_add(1, Ordering::Relaxed)));
-        if message.retain {
-            self.retained().keep(&kept)?;
-        }
+        // First, so that who subscribes meanwhile meets it here or there.
+        let retained = if message.retain { self.retained().keep(&kept) } else { Ok(()) };
+        // Also when the store is full: who has filled it keeps no message from those who listen.
         if wanted {
             for feed in self.feeds.iter().filter(|feed| topics::matches(feed.filter(), message.topic)) {
                 feed.append(&kept);
             }
         }
-        Ok(())
+        retained
     }
 
     /// A subscriber's place.

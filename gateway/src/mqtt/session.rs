@@ -263,21 +263,26 @@ impl<T: Copy + Ord> Session<T> {
 
     /// Answers the pings among packets that cannot be read yet and takes them out. Returns how many publishes there are.
     pub fn answer_pings(&mut self, held: &mut Vec<u8>) -> Result<usize, Reason> {
-        let (mut at, mut publishes) = (0, 0);
-        while let Some(frame) = frame::next(&held[at..], self.limits.body_bytes())? {
-            let len = frame.whole.len();
-            match frame.kind() {
-                kind::PINGREQ => {
-                    answer::pingresp(&mut self.out);
-                    held.drain(at..at + len);
-                    continue;
-                }
-                kind::PUBLISH => publishes += 1,
-                _ => {}
+        // Packets that stay are moved to `kept`, once: there may be tens of thousands of pings between them.
+        let (mut at, mut kept, mut publishes) = (0, 0, 0);
+        let ended = loop {
+            let frame = match frame::next(&held[at..], self.limits.body_bytes()) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(reason) => break Err(reason),
+            };
+            let (kind, len) = (frame.kind(), frame.whole.len());
+            if kind == kind::PINGREQ {
+                answer::pingresp(&mut self.out);
+            } else {
+                publishes += usize::from(kind == kind::PUBLISH);
+                held.copy_within(at..at + len, kept);
+                kept += len;
             }
             at += len;
-        }
-        Ok(publishes)
+        };
+        held.drain(kept..at);
+        ended.map(|()| publishes)
     }
 
     /// Whether the client may hold back as many publishes as `held` besides those not yet acknowledged.

@@ -351,7 +351,8 @@ impl Worker {
 
     /// Lets copies of the newest go ahead of `segment`, if the uplink has been behind for a while.
     async fn go_ahead(&mut self, session: &Session, segment: &Segment) -> Result<(), Trouble> {
-        if !segment.full {
+        // A segment ends with its epoch, too: then the rest is on disk.
+        if !segment.full && self.spool.try_tail(segment.head.end(), 1).is_some() {
             self.in_step(segment.head.end());
         }
         if !self.ahead.is_due(self.started.elapsed()) || !session.takes_copies() {

@@ -41,11 +41,13 @@ impl Backoff {
 }
 
 /// How many bytes to put into a segment: all that is allowed, halved whenever one did not get through in time or took long
-/// (a slow link, on which what is urgent should not have to wait for it), doubled again with each one that does not.
+/// (a narrow link, on which what is urgent should not have to wait for it), doubled again with each one that does not.
 #[derive(Debug, Clone)]
 pub struct SegmentSize {
     bytes: usize,
     bytes_max: usize,
+    /// How long one of twice the size took, if that is why it was halved.
+    slow: Option<Duration>,
 }
 
 impl SegmentSize {
@@ -57,7 +59,7 @@ impl SegmentSize {
     /// Begins with all that is allowed.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        SegmentSize { bytes: bytes_max, bytes_max }
+        SegmentSize { bytes: bytes_max, bytes_max, slow: None }
     }
 
     /// What to put into the next segment.
@@ -68,14 +70,22 @@ impl SegmentSize {
 
     /// No answer came in time.
     pub fn timed_out(&mut self) {
+        self.slow = None;
+        self.halve();
+    }
+
+    fn halve(&mut self) {
         self.bytes = (self.bytes / 2).max(Self::BYTES_MIN.min(self.bytes_max));
     }
 
     /// A segment was acknowledged.
     pub fn delivered(&mut self, took: Duration) {
-        if took > Self::TOOK_MAX {
-            self.timed_out();
-        } else if took < Self::TOOK_MAX / 4 {
+        // If half was not faster by far, the way is long, not narrow.
+        let long_way = self.slow.take().is_some_and(|whole| took > whole / 4 * 3);
+        if took > Self::TOOK_MAX && !long_way {
+            self.slow = Some(took);
+            self.halve();
+        } else {
             self.bytes = (self.bytes * 2).min(self.bytes_max);
         }
     }
@@ -381,9 +391,7 @@ mod tests {
         size.timed_out();
         size.delivered(Duration::from_secs(3));
         assert_eq!(size.bytes(), 16_384);
-        size.delivered(Duration::from_secs(1));
-        assert_eq!(size.bytes(), 16_384, "neither long nor short");
-        for _ in 0..3 {
+        for _ in 0..2 {
             size.delivered(Duration::from_millis(100));
         }
         assert_eq!(size.bytes(), 65_536);
@@ -391,6 +399,32 @@ mod tests {
             size.timed_out();
         }
         assert_eq!(size.bytes(), SegmentSize::BYTES_MIN);
+    }
+
+    /// Sends on a link with this way there and back and this rate; the sizes of the last ten of a hundred segments.
+    fn sizes(round_trip_ms: u64, bytes_per_s: u64) -> Vec<usize> {
+        let mut size = SegmentSize::new(262_144);
+        let mut sizes = Vec::new();
+        for _ in 0..100 {
+            sizes.push(size.bytes());
+            let takes_ms = round_trip_ms + size.bytes() as u64 * 1000 / bytes_per_s;
+            size.delivered(Duration::from_millis(takes_ms));
+        }
+        sizes.split_off(90)
+    }
+
+    #[test]
+    fn a_narrow_link_gets_segments_of_some_seconds_and_a_long_one_gets_large_ones() {
+        let narrow = sizes(50, 20_000);
+        assert!(narrow.iter().all(|bytes| (16_384..=65_536).contains(bytes)), "{narrow:?}");
+        for round_trip_ms in [600, 1_900, 2_500, 30_000] {
+            let long = sizes(round_trip_ms, 10_000_000);
+            assert!(long.iter().all(|bytes| *bytes >= 131_072), "{round_trip_ms} ms: {long:?}");
+        }
+        let mut size = SegmentSize::new(65_536);
+        size.timed_out();
+        size.delivered(Duration::from_millis(1_500));
+        assert_eq!(size.bytes(), 65_536, "what was halved once comes back on a long way, too");
     }
 
     #[test]

@@ -292,6 +292,36 @@ async fn what_neither_the_stream_nor_the_spool_has_any_more_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_present_goes_ahead_of_a_backlog_of_many_epochs() {
+    let mut nats = Nats::start().await;
+    let folder = folder();
+    let mut spool = spool_config(folder.path());
+    spool.epoch_bytes = 1024 * 1024;
+    // An epoch takes a quarter of a second, all of it three.
+    let narrow =
+        Config { zstd_level: 0, max_bytes_per_s: 4 * 1024 * 1024, live_after_ms: 600, ..config(&nats.url()) };
+    let gateway = Gateway::start_with(&spool, narrow);
+    nats.kill();
+    for number in 1..=240 {
+        gateway.take_bytes(number, format!("uplink {number} {}", "x".repeat(50_000)).as_bytes()).await;
+    }
+    nats.start_again().await;
+    // When it begins, the newest of the backlog go ahead; that the end of an epoch is not the end of the backlog shows later.
+    until("some epochs are delivered", async || gateway.status().delivered > 60).await;
+    let before = gateway.status().ahead;
+    gateway.take(241).await;
+    until("the present has gone ahead, or the backlog is delivered", async || {
+        let status = gateway.status();
+        status.ahead > before || status.delivered > 241
+    })
+    .await;
+    let status = gateway.status();
+    assert!(status.ahead > before && status.delivered < 200, "{before} before; {status:?}");
+    gateway.all_delivered().await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expiry_by_retention_is_not_taken_for_loss() {
     let nats = Nats::start().await;
     let stream = nats
