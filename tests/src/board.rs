@@ -155,6 +155,16 @@ impl Board {
         Ok(self.log()?.lines().filter_map(number).collect())
     }
 
+    /// How often it has told how much of its stack it used: each boot does so after its first sample, at least.
+    pub fn samples_told(&self) -> Result<usize> {
+        Ok(self.log()?.lines().filter(|line| line.contains("stack: ")).count())
+    }
+
+    /// All that its EEPROM holds now.
+    pub fn stored(&self) -> Result<Vec<u8>> {
+        fs::read(self.eeprom()).with_context(|| format!("the EEPROM of {}", self.device))
+    }
+
     /// What the emulator has used of this machine until now.
     pub fn usage(&self) -> Result<Usage> {
         self.process.as_ref().context("the board is not powered")?.usage()
