@@ -17,7 +17,7 @@ use self::carrier::Carrier;
 use self::presence::Presence;
 use super::answer::{self, Terms};
 use super::codec::Will;
-use super::greeting::{self, Guest, Refusal};
+use super::greeting::{self, Guest, Refusal, Unwelcome};
 use super::local::Message;
 use super::reason::Reason;
 use super::session::{Abilities, End, Session};
@@ -40,17 +40,15 @@ pub(super) async fn serve(
     proven: Option<Option<String>>,
     shared: Arc<Shared>,
 ) {
-    let greeting =
-        timeout(shared.times.connect, Box::pin(greeting::greet(&mut stream, peer, proven, &shared)));
     let greeted = tokio::select! {
-        greeted = greeting => greeted,
+        greeted = Box::pin(greeting::greet(&mut stream, peer, proven, &shared)) => greeted,
         () = shared.closed() => return,
     };
     match greeted {
-        Err(_) => facts::connection_refused("no-connect"),
-        Ok(Ok(None)) => facts::connection_refused("no-mqtt"),
-        Ok(Ok(Some(guest))) => stay(stream, peer, guest, &shared).await,
-        Ok(Err(refusal)) => {
+        Ok(guest) => stay(stream, peer, guest, &shared).await,
+        Err(Unwelcome::Silent) => facts::connection_refused("no-connect"),
+        Err(Unwelcome::NoMqtt) => facts::connection_refused("no-mqtt"),
+        Err(Unwelcome::Refused(refusal)) => {
             let goodbye = refuse(refusal, peer, &shared);
             let said = async {
                 stream.write_all(&goodbye).await?;

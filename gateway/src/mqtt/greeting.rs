@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
 use weir_contract::topic::Topic;
 
 use super::codec::{self, Connect, Will};
@@ -39,27 +40,61 @@ pub(super) struct Refusal {
     pub name: String,
 }
 
-/// Reads the first packet and decides. `None`: it left, or sent something that deserves no answer.
+/// Why there is no guest.
+pub(super) enum Unwelcome {
+    /// No CONNECT came in time.
+    Silent,
+    /// It left, or sent something that deserves no answer.
+    NoMqtt,
+    /// It may not stay.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Unwelcome {
+    fn from(refusal: Refusal) -> Self {
+        Unwelcome::Refused(refusal)
+    }
+}
+
+/// Reads the first packet, for which the client has some time, and decides, for which we have our own.
 pub(super) async fn greet(
     stream: &mut (impl AsyncRead + Unpin),
     peer: SocketAddr,
     proven: Option<Option<String>>,
     shared: &Shared,
-) -> Result<Option<Box<Guest>>, Refusal> {
+) -> Result<Box<Guest>, Unwelcome> {
+    let reading = timeout(shared.times.connect, read_first(stream));
+    let (connect, rest) = reading.await.map_err(|_| Unwelcome::Silent)??;
+    Ok(admit(connect, rest, peer, proven, shared).await?)
+}
+
+/// The CONNECT, and what came after it.
+async fn read_first(stream: &mut (impl AsyncRead + Unpin)) -> Result<(Connect, Vec<u8>), Unwelcome> {
     let mut bytes = Vec::with_capacity(256);
-    let (mut connect, len) = loop {
+    let (connect, len) = loop {
         match frame::next(&bytes, CONNECT_BYTES_MAX) {
             Ok(Some(frame)) if frame.kind() == kind::CONNECT => break (read(&frame)?, frame.whole.len()),
             Ok(None) => {}
             // Its first packet is something else: not even an error is due (MQTT 5, 4.13).
-            Ok(Some(_)) | Err(_) => return Ok(None),
+            Ok(Some(_)) | Err(_) => return Err(Unwelcome::NoMqtt),
         }
         if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
-            return Ok(None);
+            return Err(Unwelcome::NoMqtt);
         }
     };
     bytes.drain(..len);
     bytes.shrink_to_fit();
+    Ok((connect, bytes))
+}
+
+/// Who it is, and whether it may stay.
+async fn admit(
+    mut connect: Connect,
+    rest: Vec<u8>,
+    peer: SocketAddr,
+    proven: Option<Option<String>>,
+    shared: &Shared,
+) -> Result<Box<Guest>, Refusal> {
     let refuse = |reason, said, name: &str| Refusal {
         version: Some(connect.version),
         reason,
@@ -128,7 +163,7 @@ pub(super) async fn greet(
     if let Some((reason, said)) = connect.will.as_ref().and_then(|will| check_will(will, &client, shared)) {
         return Err(refuse(reason, said, &client.name));
     }
-    Ok(Some(Box::new(Guest { client, client_id, connect, assigned, rest: bytes })))
+    Ok(Box::new(Guest { client, client_id, connect, assigned, rest }))
 }
 
 fn read(frame: &frame::Frame<'_>) -> Result<Connect, Refusal> {

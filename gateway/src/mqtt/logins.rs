@@ -1,9 +1,15 @@
 //! Who may try to log in now: to check a password costs tens of milliseconds of a core, and that is not to be had for nothing.
 //! Pure: times go in.
 //!
-//! After [`FAILURES_FREE`] wrong logins from one address each further one has to wait, twice as long as the one before, and
-//! is refused unchecked until then. A name that has logged in from there before is not made to wait for what others at its
-//! address do wrong.
+//! Many devices may share one address (a router's), and one of them may have a wrong password and try it for ever: it must not
+//! keep the others out. So a name's wrong logins are its own: after [`NAME_FREE`] of them each further one of that name has to
+//! wait, twice as long as the one before, and is refused unchecked until then. An address is charged with the first
+//! [`NAME_FREE`] of each name; after [`FAILURES_FREE`] it is somebody who tries names, and every login from there waits in
+//! the same way, with these exceptions:
+//!
+//! * a name that has logged in from there before does not wait, unless its own last login was wrong;
+//! * a name that has not failed goes before those that have: they wait twice as long;
+//! * when a name logs in from there for the first time, the address begins anew: it is a house of devices, not of guesses.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -12,16 +18,22 @@ use std::time::Duration;
 
 /// Wrong logins from one address before the next has to wait.
 pub(super) const FAILURES_FREE: u32 = 5;
+/// Of these, from one name; and before that name has to wait.
+const NAME_FREE: u32 = 2;
 /// The first wait, and the longest.
 const WAIT: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Without a wrong login for this long, an address begins anew.
+/// Without a wrong login for this long, an address or a name begins anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// Logins from one address that are checked, or wait to be, at a time.
 pub(super) const PENDING_MAX: u32 = 32;
-/// Addresses that are remembered, and names that have logged in. When there are more, those that come wait for the old to be
-/// forgotten as if they were one address.
+/// So many wrong logins from one address are still a few devices', each with its own wait; with more, each one counts.
+const FEW_DEVICES: u32 = 4 * FAILURES_FREE;
+/// Addresses that are remembered, and names that fail. When there are more, those that come wait for the old to be forgotten as
+/// if they were one.
 const REMEMBERED_MAX: usize = 4096;
+/// Names that have logged in. When there are more, all are forgotten, as after a restart.
+const KNOWN_MAX: usize = 16_384;
 
 /// Whom one network connection gives: of IPv6 that is a whole /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,81 +51,137 @@ impl From<IpAddr> for Source {
 /// See the module's documentation. Times are since any moment in the past.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
-    sources: HashMap<Source, Tries>,
-    /// Those that there was no place for.
-    others: Tries,
+    sources: Failures<Source>,
+    /// By the hash of address and name: only those that fail.
+    names: Failures<u64>,
+    /// Logins that are being checked, or wait to be.
+    pending: HashMap<Source, u32>,
     /// Hashes of addresses and names that have logged in.
     known: HashSet<u64>,
 }
 
+/// Who was wrong lately, and those that there was no place for.
+#[derive(Debug)]
+struct Failures<K> {
+    each: HashMap<K, Tries>,
+    others: Tries,
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 struct Tries {
-    pending: u32,
     failures: u32,
     failed_at: Duration,
 }
 
 impl Tries {
-    /// No login is checked before.
-    fn waits_until(&self) -> Duration {
-        match self.failures.checked_sub(FAILURES_FREE) {
+    /// After more than so many failures, how long the next has to wait.
+    fn wait(&self, free: u32) -> Duration {
+        match self.failures.checked_sub(free) {
             None => Duration::ZERO,
-            Some(more) => self.failed_at + WAIT.saturating_mul(1 << more.min(10)).min(WAIT_MAX),
+            Some(more) => WAIT.saturating_mul(1 << more.min(10)).min(WAIT_MAX),
         }
     }
 
+    fn fail(&mut self, now: Duration) {
+        *self = Tries { failures: self.failures.saturating_add(1), failed_at: now };
+    }
+
     fn is_forgotten(&self, now: Duration) -> bool {
-        self.pending == 0 && now > self.failed_at + FORGOTTEN_AFTER
+        now > self.failed_at + FORGOTTEN_AFTER
+    }
+}
+
+impl<K> Default for Failures<K> {
+    fn default() -> Self {
+        Failures { each: HashMap::new(), others: Tries::default() }
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Failures<K> {
+    fn get(&mut self, key: K, now: Duration) -> Tries {
+        let is_full = self.each.len() >= REMEMBERED_MAX;
+        let tries = self.each.get(&key).copied().or(is_full.then_some(self.others));
+        tries.filter(|tries| !tries.is_forgotten(now)).unwrap_or_default()
+    }
+
+    /// Whether there is place to remember it.
+    fn fail(&mut self, key: K, now: Duration) -> bool {
+        let before = self.get(key, now);
+        if self.each.len() >= REMEMBERED_MAX && !self.each.contains_key(&key) {
+            self.each.retain(|_, tries| !tries.is_forgotten(now));
+        }
+        if self.each.len() < REMEMBERED_MAX || self.each.contains_key(&key) {
+            let tries = self.each.entry(key).or_default();
+            *tries = before;
+            tries.fail(now);
+            true
+        } else {
+            self.others.fail(now);
+            false
+        }
+    }
+
+    fn has_failed(&self, key: &K, now: Duration) -> bool {
+        self.each.get(key).is_some_and(|tries| tries.failures > 0 && !tries.is_forgotten(now))
     }
 }
 
 impl Logins {
     /// Whether this login is to be checked now. If so, [`Self::end`] has to be told how it went.
     pub fn begin(&mut self, source: Source, name: &str, now: Duration) -> bool {
-        let known = self.known.contains(&self.hash(source, name));
-        if !self.sources.contains_key(&source) && self.sources.len() >= REMEMBERED_MAX {
-            self.sources.retain(|_, tries| !tries.is_forgotten(now));
-        }
-        let tries = if self.sources.contains_key(&source) || self.sources.len() < REMEMBERED_MAX {
-            self.sources.entry(source).or_default()
-        } else {
-            &mut self.others
-        };
-        if tries.failures > 0 && now > tries.failed_at + FORGOTTEN_AFTER {
-            tries.failures = 0;
-        }
-        if tries.pending >= PENDING_MAX || (!known && now < tries.waits_until()) {
+        let hash = self.hash(source, name);
+        let (of_source, of_name) = (self.sources.get(source, now), self.names.get(hash, now));
+        let is_known = self.known.contains(&hash) && !self.names.has_failed(&hash, now);
+        // Of those that wait for the address, who has failed himself comes second.
+        let wait = of_source.wait(FAILURES_FREE) * if of_name.failures > 0 { 2 } else { 1 };
+        let waits = now < of_source.failed_at + wait || now < of_name.failed_at + of_name.wait(NAME_FREE);
+        let pending = self.pending.get(&source).copied().unwrap_or(0);
+        if pending >= PENDING_MAX || (!is_known && waits) {
             return false;
         }
-        tries.pending += 1;
+        self.pending.insert(source, pending + 1);
         true
     }
 
-    /// The login was checked: `right`, or not, or `None` if nobody waits for that any more.
+    /// The login was checked: `right`, or not, or `None` if it came to no check: then nothing is known of whoever it was.
     pub fn end(&mut self, source: Source, name: &str, right: Option<bool>, now: Duration) {
         let hash = self.hash(source, name);
-        let tries = self.sources.get_mut(&source).unwrap_or(&mut self.others);
-        tries.pending = tries.pending.saturating_sub(1);
+        if let Some(pending) = self.pending.get_mut(&source) {
+            *pending -= 1;
+            if *pending == 0 {
+                self.pending.remove(&source);
+            }
+        }
         match right {
+            None => {}
             Some(true) => {
-                if tries.pending == 0 && tries.failures == 0 {
-                    self.sources.remove(&source);
+                self.names.each.remove(&hash);
+                if self.known.len() >= KNOWN_MAX && !self.known.contains(&hash) {
+                    self.known.clear();
                 }
-                if self.known.len() < REMEMBERED_MAX {
-                    self.known.insert(hash);
+                if self.known.insert(hash) {
+                    self.sources.each.remove(&source);
                 }
             }
-            // Who gives up before its answer is no better than who was wrong.
-            Some(false) | None => {
-                tries.failures = tries.failures.saturating_add(1);
-                tries.failed_at = now;
-                self.known.remove(&hash);
+            Some(false) => {
+                let of_name = self.names.get(hash, now).failures;
+                if !self.names.fail(hash, now) {
+                    self.known.remove(&hash);
+                }
+                if of_name < NAME_FREE || self.sources.get(source, now).failures > FEW_DEVICES {
+                    self.sources.fail(source, now);
+                }
             }
         }
     }
 
+    #[cfg(test)]
+    pub fn failures(&self, source: Source) -> u32 {
+        self.sources.each.get(&source).map_or(0, |tries| tries.failures)
+    }
+
     fn hash(&self, source: Source, name: &str) -> u64 {
-        self.sources.hasher().hash_one((source, name))
+        self.sources.each.hasher().hash_one((source, name))
     }
 }
 
@@ -160,11 +228,59 @@ mod tests {
         let from = source("10.0.0.1");
         assert!(logins.begin(from, "dev-1", SECOND));
         logins.end(from, "dev-1", Some(true), SECOND);
-        while wrong(&mut logins, "10.0.0.1", "guess", SECOND) {}
+        let guessed =
+            (0..100).filter(|guess| wrong(&mut logins, "10.0.0.1", &format!("guess-{guess}"), SECOND));
+        assert_eq!(guessed.count(), FAILURES_FREE as usize);
         assert!(logins.begin(from, "dev-1", SECOND));
         // But not to guess.
         logins.end(from, "dev-1", Some(false), SECOND);
         assert!(!logins.begin(from, "dev-1", SECOND));
+    }
+
+    #[test]
+    fn a_device_with_a_wrong_password_keeps_nobody_at_its_address_out() {
+        let from = source("10.0.0.1");
+        for wrong_devices in [1, 2, 9] {
+            // As after a restart: nobody is known yet.
+            let mut logins = Logins::default();
+            let (mut checked, mut longest) = (0, Duration::ZERO);
+            for second in 1..600 {
+                let now = SECOND * second;
+                let devices = (0..wrong_devices).map(|device| format!("wrong-{device}"));
+                checked += devices.filter(|device| wrong(&mut logins, "10.0.0.1", device, now)).count();
+                // Every 10 s one comes that was never there, and tries again every second.
+                if second % 10 == 0 {
+                    let name = format!("dev-{second}");
+                    let let_in = (0..60).find(|more| logins.begin(from, &name, now + SECOND * *more));
+                    logins.end(from, &name, Some(true), now);
+                    longest = longest.max(SECOND * let_in.expect("within a minute"));
+                }
+            }
+            assert!(longest <= 8 * SECOND, "{wrong_devices} wrong: one was kept out for {longest:?}");
+            assert!(checked < 20 * wrong_devices, "{wrong_devices} wrong: {checked} were checked");
+        }
+    }
+
+    #[test]
+    fn at_an_address_of_guessers_who_has_not_failed_goes_first() {
+        let (mut logins, from) = (Logins::default(), source("10.0.0.1"));
+        // A house of devices with an old password, all of them tried at every moment.
+        let names: Vec<String> = (0..100).map(|index| format!("old-{index}")).collect();
+        for second in 1..3600 {
+            names.iter().for_each(|name| _ = wrong(&mut logins, "10.0.0.1", name, SECOND * second));
+        }
+        let let_in = (0..120).find(|more| logins.begin(from, "dev-1", SECOND * (3600 + more)));
+        assert!(let_in.is_some_and(|seconds| seconds <= 60), "{let_in:?}");
+    }
+
+    #[test]
+    fn who_was_never_checked_is_not_called_wrong() {
+        let (mut logins, from) = (Logins::default(), source("10.0.0.1"));
+        for _ in 0..100 {
+            assert!(logins.begin(from, "dev-1", SECOND));
+            logins.end(from, "dev-1", None, SECOND);
+        }
+        assert!(logins.sources.each.is_empty() && logins.pending.is_empty());
     }
 
     #[test]
@@ -185,7 +301,8 @@ mod tests {
             let from = format!("10.{}.{}.{}", index >> 16, (index >> 8) & 255, index & 255);
             wrong(&mut logins, &from, &from, SECOND);
         }
-        assert_eq!(logins.sources.len(), REMEMBERED_MAX);
+        assert_eq!((logins.sources.each.len(), logins.names.each.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
+        assert!(logins.pending.is_empty());
         assert!(!logins.begin(source("11.0.0.1"), "n", SECOND), "as if they were one");
         assert!(logins.begin(source("11.0.0.1"), "n", 2 * FORGOTTEN_AFTER), "until the old are forgotten");
     }

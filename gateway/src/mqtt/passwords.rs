@@ -1,30 +1,36 @@
 //! The password file: lines of `name:hash`, hashes as `weir-gateway hash-password` makes them (argon2, PHC format).
 //!
-//! Verifying costs tens of milliseconds and megabytes by design, so only a few are verified at a time, off the runtime;
-//! who comes while too many wait, or after too many wrong ones from its address (see `logins`), is turned away unchecked. A name that is not in the file costs as much as one that is, so that
-//! names cannot be guessed by the clock.
+//! Verifying costs tens of milliseconds and megabytes by design, so only a few are verified at a time, off the runtime, in
+//! memory that is counted; who comes while too many wait, whose turn does not come in time, or who comes after too many wrong
+//! ones (see `logins`), is turned away unchecked, and that is not held against it. A name that is not in the file costs as much
+//! as one that is, so that names cannot be guessed by the clock.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::logins::{Logins, Source};
 
-/// Verified at a time: each takes a core for a while, and 19 MiB. Not all cores there are.
-const CONCURRENT_MAX: usize = 2;
-/// What they take together.
-pub(super) const MEMORY_BYTES: u64 = CONCURRENT_MAX as u64 * 19 * 1024 * 1024;
+/// Verified at a time: each takes a core for a while. Not all cores there are.
+const CONCURRENT_MAX: u32 = 2;
+/// What they take together: as many hashes of our own (argon2's default, 19 MiB), or one that asks for more.
+const MEMORY_KIB: u32 = CONCURRENT_MAX * Params::DEFAULT_M_COST;
+/// The same, in bytes.
+pub(super) const MEMORY_BYTES: u64 = MEMORY_KIB as u64 * 1024;
+/// How often a hash in the file may have argon2 go over its memory: ten times what ours do.
+const PASSES_MAX: u32 = 10 * Params::DEFAULT_T_COST;
 /// How many may wait for that.
 const WAITING_MAX: usize = 256;
-/// The most memory a hash in the file may ask for.
-const HASH_MEMORY_KIB_MAX: u32 = 256 * 1024;
+/// Whose turn has not come after this long is told that we are busy: few clients wait longer for their CONNACK.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is wrong with a password file.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +69,26 @@ pub(super) enum Verdict {
 /// The names and their hashes.
 #[derive(Debug)]
 pub(super) struct Passwords {
-    hashes: Arc<HashMap<String, String>>,
+    hashes: HashMap<String, Hash>,
     /// What an unknown name is verified against.
-    decoy: Arc<str>,
-    permits: Arc<Semaphore>,
+    decoy: Hash,
+    /// One for each KiB that may be in use.
+    memory: Arc<Semaphore>,
     waiting: AtomicUsize,
+    turn_within: Duration,
+    logins: Arc<Tried>,
+}
+
+/// A hash of the file, and how much of the memory it takes.
+#[derive(Debug, Clone)]
+struct Hash {
+    text: Arc<str>,
+    memory_kib: u32,
+}
+
+/// Who tried to log in, shared with the checks that go on when their client has gone.
+#[derive(Debug)]
+struct Tried {
     logins: Mutex<Logins>,
     began: Instant,
 }
@@ -88,26 +109,22 @@ impl Passwords {
             }
             let wrong = |what| (index + 1, what);
             let (name, hash) = line.split_once(':').ok_or(wrong("there is no `:`"))?;
-            let parsed = PasswordHash::new(hash).map_err(|_| wrong("the hash cannot be read"))?;
-            let params = Params::try_from(&parsed).map_err(|_| wrong("the hash is not argon2"))?;
-            if params.m_cost() > HASH_MEMORY_KIB_MAX {
-                return Err(wrong("the hash takes too much memory"));
-            }
-            if hashes.insert(name.to_owned(), hash.to_owned()).is_some() {
+            let hash = Hash::read(hash).map_err(wrong)?;
+            if hashes.insert(name.to_owned(), hash).is_some() {
                 return Err(wrong("the name is there twice"));
             }
         }
         let decoy = match hashes.values().next() {
-            Some(hash) => hash.as_str().into(),
-            None => hash("").into(),
+            Some(hash) => hash.clone(),
+            None => Hash::read(&hash("")).expect("it is one of our own"),
         };
         Ok(Self {
-            hashes: Arc::new(hashes),
+            hashes,
             decoy,
-            permits: Arc::new(Semaphore::new(concurrent())),
+            memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
             waiting: AtomicUsize::new(0),
-            logins: Mutex::default(),
-            began: Instant::now(),
+            turn_within: TURN_WITHIN,
+            logins: Arc::new(Tried { logins: Mutex::default(), began: Instant::now() }),
         })
     }
 
@@ -118,47 +135,76 @@ impl Passwords {
             return Verdict::Busy;
         }
         let _waiting = Waiting(&self.waiting);
-        if !self.logins().begin(source, name, self.began.elapsed()) {
-            return Verdict::TooMany;
-        }
-        let mut login = Login { passwords: self, source, name, right: None };
-        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Verdict::Busy };
-        let known = self.hashes.get(name).cloned();
-        let decoy = Arc::clone(&self.decoy);
+        let Some(login) = Login::begin(&self.logins, source, name) else { return Verdict::TooMany };
+        let known = self.hashes.get(name);
+        let is_known = known.is_some();
+        let hash = known.unwrap_or(&self.decoy).clone();
+        let share = MEMORY_KIB / concurrent();
+        let memory = Arc::clone(&self.memory).acquire_many_owned(hash.memory_kib.max(share));
+        let Ok(Ok(memory)) = timeout(self.turn_within, memory).await else { return Verdict::Busy };
         let verified = tokio::task::spawn_blocking(move || {
-            // It goes on when the client has left, so the permit goes with it.
-            let _permit = permit;
-            let right = matches_hash(&password, known.as_deref().unwrap_or(&decoy));
-            right && known.is_some()
+            // It goes on when the client has left, and tells how it went all the same.
+            let (_memory, mut login) = (memory, login);
+            let right = matches_hash(&password, &hash.text) && is_known;
+            login.right = Some(right);
+            right
         });
-        let right = verified.await.unwrap_or(false);
-        login.right = Some(right);
-        if right { Verdict::Right } else { Verdict::Wrong }
+        match verified.await {
+            Ok(true) => Verdict::Right,
+            Ok(false) => Verdict::Wrong,
+            // It was not checked: the machine has no memory, or goes down.
+            Err(_) => Verdict::Busy,
+        }
     }
+}
 
+impl Hash {
+    /// Reads a hash and holds it to what one may cost.
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let parsed = PasswordHash::new(text).map_err(|_| "the hash cannot be read")?;
+        let params = Params::try_from(&parsed).map_err(|_| "the hash is not argon2")?;
+        if params.m_cost() > MEMORY_KIB {
+            return Err("the hash takes too much memory (argon2's m; allowed: 38912)");
+        }
+        if params.t_cost() > PASSES_MAX {
+            return Err("the hash takes too long (argon2's t; allowed: 20)");
+        }
+        Ok(Hash { text: text.into(), memory_kib: params.m_cost() })
+    }
+}
+
+/// A login that is checked, or waits to be; however it ends, that is told.
+struct Login {
+    tried: Arc<Tried>,
+    source: Source,
+    name: Box<str>,
+    right: Option<bool>,
+}
+
+impl Login {
+    /// `None` if it may not be checked now.
+    fn begin(tried: &Arc<Tried>, source: Source, name: &str) -> Option<Login> {
+        let may = tried.logins().begin(source, name, tried.began.elapsed());
+        may.then(|| Login { tried: Arc::clone(tried), source, name: name.into(), right: None })
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        let now = self.tried.began.elapsed();
+        self.tried.logins().end(self.source, &self.name, self.right, now);
+    }
+}
+
+impl Tried {
     fn logins(&self) -> MutexGuard<'_, Logins> {
         self.logins.lock().expect("nothing panics while it holds the lock")
     }
 }
 
-/// A login that is checked; however it ends, that is told.
-struct Login<'a> {
-    passwords: &'a Passwords,
-    source: Source,
-    name: &'a str,
-    right: Option<bool>,
-}
-
-impl Drop for Login<'_> {
-    fn drop(&mut self) {
-        let now = self.passwords.began.elapsed();
-        self.passwords.logins().end(self.source, self.name, self.right, now);
-    }
-}
-
-fn concurrent() -> usize {
+fn concurrent() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores - 1).clamp(1, CONCURRENT_MAX)
+    u32::try_from(cores - 1).unwrap_or(u32::MAX).clamp(1, CONCURRENT_MAX)
 }
 
 /// Counts down also when the login is given up.
@@ -227,6 +273,51 @@ mod tests {
         assert_eq!(passwords.waiting.load(Ordering::Relaxed), WAITING_MAX);
     }
 
+    #[tokio::test]
+    async fn that_we_are_slow_is_not_held_against_who_waits() {
+        let mut passwords = Passwords::parse(&format!("alice:{}", hash("one"))).unwrap();
+        passwords.turn_within = Duration::from_millis(1);
+        let memory = Arc::clone(&passwords.memory).acquire_many_owned(MEMORY_KIB).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(passwords.verify(anywhere(), "alice", "one".to_owned()).await, Verdict::Busy);
+        }
+        drop(memory);
+        passwords.turn_within = TURN_WITHIN;
+        assert_eq!(passwords.verify(anywhere(), "alice", "one".to_owned()).await, Verdict::Right);
+    }
+
+    #[tokio::test]
+    async fn a_guess_counts_though_its_client_does_not_wait_for_the_answer() {
+        let passwords = Passwords::parse(&format!("alice:{}", hash("one"))).unwrap();
+        let (mut guesses, mut checked) = (0, 0);
+        while checked < 5 {
+            guesses += 1;
+            let name = format!("guess-{guesses}");
+            let guess = passwords.verify(anywhere(), &name, "guess".to_owned());
+            // Long enough to begin, and not to end.
+            drop(timeout(Duration::from_millis(1), guess).await);
+            // It ends all the same, and then its memory is there again.
+            drop(passwords.memory.acquire_many(MEMORY_KIB).await);
+            checked = passwords.logins.logins().failures(anywhere());
+            assert!(guesses < 100, "{checked} of {guesses} counted");
+        }
+        assert_eq!(passwords.verify(anywhere(), "alice", "one".to_owned()).await, Verdict::TooMany);
+    }
+
+    #[tokio::test]
+    async fn hashes_that_take_more_memory_take_turns() {
+        let large = Params::new(MEMORY_KIB, 1, 1, None).unwrap();
+        let large = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, large);
+        let large = large.hash_password(b"one").unwrap().to_string();
+        let passwords = Passwords::parse(&format!("alice:{large}")).unwrap();
+        let half = passwords.memory.acquire_many(MEMORY_KIB / 2).await.unwrap();
+        let mut verify = std::pin::pin!(passwords.verify(anywhere(), "alice", "one".to_owned()));
+        let waited = timeout(Duration::from_millis(500), &mut verify).await;
+        assert!(waited.is_err(), "it was checked in memory that is in use");
+        drop(half);
+        assert_eq!(verify.await, Verdict::Right);
+    }
+
     #[test]
     fn a_bad_line_is_named() {
         let one = hash("x");
@@ -237,7 +328,17 @@ mod tests {
             (
                 one.replace("m=19456", "m=4000000").replacen('$', "a:$", 1),
                 1,
-                "the hash takes too much memory",
+                "the hash takes too much memory (argon2's m; allowed: 38912)",
+            ),
+            (
+                one.replace("m=19456", "m=38913").replacen('$', "a:$", 1),
+                1,
+                "the hash takes too much memory (argon2's m; allowed: 38912)",
+            ),
+            (
+                one.replace("t=2", "t=21").replacen('$', "a:$", 1),
+                1,
+                "the hash takes too long (argon2's t; allowed: 20)",
             ),
         ];
         for (file, line, what) in cases {
