@@ -8,6 +8,7 @@ use rumqttd::protocol::{Filter, LastWill, LastWillProperties, Packet, Protocol};
 
 use super::frame::{Frame, Properties, Version};
 use super::reason::Reason;
+use super::strict;
 
 /// What a CONNECT says.
 #[derive(Debug)]
@@ -57,19 +58,13 @@ impl WillProperties {
 
 /// Reads a CONNECT of that version.
 pub(super) fn connect(version: Version, frame: &Frame<'_>) -> Result<Connect, Reason> {
-    // The lowest flag is reserved; rumqttd does not look at it.
-    if frame.body.get(7).is_none_or(|flags| flags & 1 != 0) {
-        return Err(Reason::Malformed);
-    }
+    strict::connect(version, frame)?;
     let Packet::Connect(connect, properties, will, will_properties, login) = read(version, frame)? else {
         return Err(Reason::ProtocolError);
     };
     let properties = properties.as_ref();
     let receive_max = properties.and_then(|properties| properties.receive_maximum).unwrap_or(u16::MAX);
     let packet_bytes_max = properties.and_then(|properties| properties.max_packet_size).unwrap_or(u32::MAX);
-    if receive_max == 0 || packet_bytes_max == 0 {
-        return Err(Reason::ProtocolError);
-    }
     let expiry_s = properties.and_then(|properties| properties.session_expiry_interval).unwrap_or(0);
     Ok(Connect {
         version,
@@ -143,24 +138,20 @@ pub(super) struct Subscribe {
 
 /// Reads a SUBSCRIBE.
 pub(super) fn subscribe(version: Version, frame: &Frame<'_>) -> Result<Subscribe, Reason> {
+    strict::subscribe(version, frame)?;
     let Packet::Subscribe(subscribe, properties) = read(version, frame)? else {
         return Err(Reason::ProtocolError);
     };
-    if subscribe.pkid == 0 {
-        return Err(Reason::ProtocolError);
-    }
     let has_identifier = properties.is_some_and(|properties| properties.id.is_some());
     Ok(Subscribe { packet_id: subscribe.pkid, filters: subscribe.filters, has_identifier })
 }
 
 /// Reads an UNSUBSCRIBE: its packet identifier and filters.
 pub(super) fn unsubscribe(version: Version, frame: &Frame<'_>) -> Result<(u16, Vec<String>), Reason> {
+    strict::unsubscribe(version, frame)?;
     let Packet::Unsubscribe(unsubscribe, _) = read(version, frame)? else {
         return Err(Reason::ProtocolError);
     };
-    if unsubscribe.pkid == 0 || unsubscribe.filters.is_empty() {
-        return Err(Reason::ProtocolError);
-    }
     Ok((unsubscribe.pkid, unsubscribe.filters))
 }
 

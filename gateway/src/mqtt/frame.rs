@@ -6,6 +6,8 @@
 
 use weir_contract::segment::TRACEPARENT_LEN_MAX;
 
+use super::properties::{self, Place, Value};
+use super::reader::{Reader, varint};
 use super::reason::Reason;
 
 /// The version of the protocol a client speaks.
@@ -71,20 +73,11 @@ pub(super) fn next(bytes: &[u8], body_len_max: usize) -> Result<Option<Frame<'_>
     if body_len > body_len_max {
         return Err(Reason::PacketTooLarge);
     }
+    if body_len > 0 && head >> 4 == kind::PINGREQ {
+        return Err(Reason::Malformed);
+    }
     let whole_len = 1 + length_len + body_len;
     Ok(bytes.get(..whole_len).map(|whole| Frame { head, body: &whole[1 + length_len..], whole }))
-}
-
-/// A variable byte integer and how many bytes it takes; `None` if it does not end here.
-fn varint(bytes: &[u8]) -> Result<Option<(usize, usize)>, Reason> {
-    let mut value = 0;
-    for (index, byte) in bytes.iter().take(4).enumerate() {
-        value |= usize::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Ok(Some((value, index + 1)));
-        }
-    }
-    if bytes.len() < 4 { Ok(None) } else { Err(Reason::Malformed) }
 }
 
 /// A PUBLISH from a client.
@@ -120,10 +113,7 @@ pub(super) fn publish<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish
     let topic = r.string()?;
     let packet_id = match qos {
         0 => 0,
-        1 => match r.u16()? {
-            0 => return Err(Reason::ProtocolError),
-            packet_id => packet_id,
-        },
+        1 => r.packet_id()?,
         _ => return Err(Reason::QosNotSupported),
     };
     let (properties, traceparent) = match version {
@@ -136,59 +126,50 @@ pub(super) fn publish<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish
 
 /// Walks the properties of a PUBLISH and picks the trace out of them.
 fn publish_properties<'a>(r: &mut Reader<'a>) -> Result<(Properties<'a>, Option<&'a [u8]>), Reason> {
-    let len = r.varint()?;
-    let raw = r.take(len)?;
-    let mut r = Reader { rest: raw };
     let (mut expiry, mut traceparent) = (None, None);
-    let mut seen = 0_u64;
-    while !r.rest.is_empty() {
-        let id = r.u8()?;
-        // Every property of a PUBLISH but the user property may be there only once.
-        if id < 64 && id != 0x26 {
-            if seen & (1 << id) != 0 {
-                return Err(Reason::ProtocolError);
-            }
-            seen |= 1 << id;
+    let raw = properties::read(Place::Publish, r, |id, at, value| match (id, value) {
+        (properties::id::MESSAGE_EXPIRY, Value::Number(seconds)) => expiry = Some((at, seconds)),
+        // A longer one is none (W3C Trace Context gives 55 bytes to version 00) and is left out.
+        (_, Value::Pair("traceparent", value)) if value.len() <= TRACEPARENT_LEN_MAX => {
+            traceparent = Some(value.as_bytes());
         }
-        match id {
-            // payload format indicator
-            0x01 => drop(r.take(1)?),
-            // message expiry interval
-            0x02 => {
-                let at = raw.len() - r.rest.len();
-                let seconds = r.take(4)?;
-                expiry = Some((at, u32::from_be_bytes([seconds[0], seconds[1], seconds[2], seconds[3]])));
-            }
-            // content type, response topic
-            0x03 | 0x08 => drop(r.string()?),
-            // correlation data
-            0x09 => drop(r.binary()?),
-            // A subscription identifier comes from servers only.
-            0x0b => return Err(Reason::ProtocolError),
-            // Topic alias: our maximum is 0.
-            0x23 => return Err(Reason::TopicAliasInvalid),
-            // user property
-            0x26 => {
-                let (name, value) = (r.string()?, r.string()?);
-                // A longer one is none (W3C Trace Context gives 55 bytes to version 00) and is left out.
-                if name == "traceparent" && value.len() <= TRACEPARENT_LEN_MAX {
-                    traceparent = Some(value.as_bytes());
-                }
-            }
-            _ => return Err(Reason::Malformed),
-        }
-    }
+        _ => {}
+    })?;
     Ok((Properties { raw, expiry }, traceparent))
 }
 
 /// The packet identifier of a PUBACK. Its reason code changes nothing for us: taken or not, it is not sent again.
-pub(super) fn puback(frame: &Frame<'_>) -> Result<u16, Reason> {
-    Reader { rest: frame.body }.u16()
+pub(super) fn puback(version: Version, frame: &Frame<'_>) -> Result<u16, Reason> {
+    let mut r = Reader { rest: frame.body };
+    let packet_id = r.packet_id()?;
+    if version == Version::V5 {
+        reason_and_properties(Place::Puback, &mut r)?;
+    }
+    r.end()?;
+    Ok(packet_id)
 }
 
-/// Whether a DISCONNECT asks that the will be published all the same (MQTT 5, reason code 0x04).
-pub(super) fn disconnect_wants_will(version: Version, frame: &Frame<'_>) -> bool {
-    version == Version::V5 && frame.body.first() == Some(&0x04)
+/// Whether a DISCONNECT leaves the will to be published: whatever reason it has (MQTT 5) but that all is well (3.14.4).
+pub(super) fn disconnect_wants_will(version: Version, frame: &Frame<'_>) -> Result<bool, Reason> {
+    let mut r = Reader { rest: frame.body };
+    let code = match version {
+        Version::V4 => 0,
+        Version::V5 => reason_and_properties(Place::Disconnect, &mut r)?,
+    };
+    r.end()?;
+    Ok(code != 0)
+}
+
+/// The reason code, which may be left out, and the properties, which may be left out after it (MQTT 5, 3.4.2).
+fn reason_and_properties(place: Place, r: &mut Reader<'_>) -> Result<u8, Reason> {
+    if r.rest.is_empty() {
+        return Ok(0);
+    }
+    let code = r.u8()?;
+    if !r.rest.is_empty() {
+        properties::read(place, r, |_, _, _| {})?;
+    }
+    Ok(code)
 }
 
 /// The protocol version a CONNECT asks for, read before its codec can be chosen. `Err(None)` is no MQTT at all;
@@ -202,44 +183,6 @@ pub(super) fn connect_version(frame: &Frame<'_>) -> Result<Version, Option<u8>> 
         ("MQTT", 5) => Ok(Version::V5),
         ("MQTT" | "MQIsdp", level) => Err(Some(level)),
         _ => Err(None),
-    }
-}
-
-/// Reads MQTT's data types (MQTT 5, 1.5); everything missing is `Malformed`.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Reason> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(Reason::Malformed)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn u8(&mut self) -> Result<u8, Reason> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn u16(&mut self) -> Result<u16, Reason> {
-        let bytes = self.take(2)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn varint(&mut self) -> Result<usize, Reason> {
-        let (value, len) = varint(self.rest)?.ok_or(Reason::Malformed)?;
-        self.take(len)?;
-        Ok(value)
-    }
-
-    fn binary(&mut self) -> Result<&'a [u8], Reason> {
-        let len = usize::from(self.u16()?);
-        self.take(len)
-    }
-
-    fn string(&mut self) -> Result<&'a str, Reason> {
-        let text = std::str::from_utf8(self.binary()?).map_err(|_| Reason::Malformed)?;
-        if text.as_bytes().contains(&0) { Err(Reason::Malformed) } else { Ok(text) }
     }
 }
 
@@ -280,7 +223,14 @@ mod tests {
 
     #[test]
     fn what_a_client_may_not_publish_has_its_reason() {
-        let cases: [(&[u8], Reason); 6] = [
+        let cases: [(&[u8], Reason); 13] = [
+            (&[0x30, 6, 0, 1, b't', 2, 0x01, 2], Reason::ProtocolError),
+            (&[0x30, 9, 0, 1, b't', 5, 0x08, 0, 2, b'a', b'#'], Reason::ProtocolError),
+            (&[0x30, 7, 0, 1, b't', 3, 0x08, 0, 0], Reason::ProtocolError),
+            (&[0x30, 7, 0, 1, b't', 3, 0x23, 0, 0], Reason::TopicAliasInvalid),
+            (&[0x30, 10, 0, 1, b't', 6, 0x26, 0, 1, 0, 0, 0], Reason::Malformed),
+            (&[0x30, 6, 0, 1, b't', 2, 0x24, 1], Reason::ProtocolError),
+            (&[0x30, 6, 0, 1, b't', 2, 0x0e, 1], Reason::Malformed),
             (&[0x34, 5, 0, 1, b't', 0, 1], Reason::QosNotSupported),
             (&[0x32, 6, 0, 1, b't', 0, 0, 0], Reason::ProtocolError),
             (&[0x30, 7, 0, 1, b't', 3, 0x23, 0, 1], Reason::TopicAliasInvalid),
@@ -294,6 +244,31 @@ mod tests {
     }
 
     #[test]
+    fn a_puback_and_a_disconnect_are_whole() {
+        let body = |bytes: &[u8]| {
+            let mut packet = vec![0x40, u8::try_from(bytes.len()).unwrap()];
+            packet.extend_from_slice(bytes);
+            packet
+        };
+        let read = |version, bytes: &[u8]| puback(version, &frame(&body(bytes)));
+        assert_eq!(read(Version::V4, &[0, 7]), Ok(7));
+        assert_eq!(read(Version::V5, &[0, 7, 0x10, 4, 0x1f, 0, 1, b'x']), Ok(7));
+        for (version, bytes) in
+            [(Version::V4, &[0, 7, 0][..]), (Version::V5, &[0, 7, 0, 1]), (Version::V4, &[7])]
+        {
+            assert_eq!(read(version, bytes), Err(Reason::Malformed), "{bytes:?}");
+        }
+        assert_eq!(read(Version::V5, &[0, 0]), Err(Reason::ProtocolError));
+        let wants_will = |version, bytes: &[u8]| disconnect_wants_will(version, &frame(&body(bytes)));
+        for (code, wants) in [(0, false), (4, true), (0x80, true), (0x81, true)] {
+            assert_eq!(wants_will(Version::V5, &[code]), Ok(wants), "{code:#x}");
+        }
+        assert_eq!(wants_will(Version::V5, &[0, 5, 0x11, 0, 0, 0, 0]), Ok(false));
+        assert_eq!(wants_will(Version::V5, &[0, 2, 0x01, 0]), Err(Reason::ProtocolError));
+        assert_eq!(wants_will(Version::V4, &[0]), Err(Reason::Malformed));
+    }
+
+    #[test]
     fn what_no_client_may_send_is_refused_at_its_first_byte() {
         for head in 0..=255_u8 {
             let refused = next(&[head], BODY_LEN_MAX).is_err();
@@ -301,6 +276,7 @@ mod tests {
                 || (head >> 4 == 3 && head & 0b0110 != 0b0110);
             assert_eq!(refused, !allowed, "{head:#04x}");
         }
+        assert_eq!(next(&[0xc0, 1], BODY_LEN_MAX), Err(Reason::Malformed), "a ping with something in it");
         assert_eq!(next(&[0x30, 0xff, 0xff, 0x7f], BODY_LEN_MAX), Err(Reason::PacketTooLarge));
         assert_eq!(next(&[0x30, 0x80, 0x80, 0x80, 0x80], BODY_LEN_MAX), Err(Reason::Malformed));
     }

@@ -173,6 +173,24 @@ impl Link {
         &self.bell
     }
 
+    /// As [`Local::retained_page`], without what is still to come as it was published: it was so after what waits before it,
+    /// and must not be seen before that.
+    pub fn retained_page(&self, filter: &str, after: &str) -> Page {
+        let mut page = self.local.retained_page(filter, after);
+        page.messages.retain(|delivery| !self.will_take(&delivery.kept));
+        page
+    }
+
+    /// Whether this message is yet to be taken.
+    fn will_take(&self, kept: &Kept) -> bool {
+        self.places.iter().any(|place| {
+            let feed = &self.local.feeds[place.feed];
+            let next = || feed.read(place.next).map(|(_, next)| next.serial);
+            let may_be_there = kept.serial >= place.since && topics::matches(feed.filter(), &kept.topic);
+            may_be_there && next().is_some_and(|next| next <= kept.serial)
+        })
+    }
+
     /// The next message that one of its filters matches, if there is one.
     pub fn take(&mut self) -> Option<Delivery> {
         for at in 0..self.places.len() {
@@ -194,9 +212,16 @@ impl Link {
         None
     }
 
-    /// Which feed has everything that `filter` matches; always the same.
+    /// Which feed has everything that `filter` matches; always the same. Of several the narrowest: the busy one is where a
+    /// reader's place is forgotten first, for messages that it does not even want.
     fn feed_of(&self, filter: &str) -> Option<usize> {
-        self.local.feeds.iter().position(|feed| topics::covers(feed.filter(), filter))
+        let feeds = self.local.feeds.iter().enumerate();
+        let covering = feeds.filter(|(_, feed)| topics::covers(feed.filter(), filter));
+        let narrowest =
+            covering.reduce(
+                |best, other| if topics::covers(best.1.filter(), other.1.filter()) { other } else { best },
+            );
+        narrowest.map(|(index, _)| index)
     }
 
     fn count(&self, filter: &str, by: impl Fn(&AtomicUsize) -> usize) {

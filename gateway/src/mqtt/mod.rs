@@ -11,7 +11,8 @@
 //! * `listen`: sockets, TLS handshakes; `tls`; `crowd`: so many from each address
 //! * `greeting`: CONNECT, who it is ([`passwords`], `logins`, `topics`), whether it may stay
 //! * `connection`: from CONNACK to the will, bytes and time; `registry`: one connection for each client
-//! * `session`: the protocol, without IO; `frame` and `answer` (packets, borrowed), `codec` (rumqttd's)
+//! * `session`: the protocol, without IO; `frame` and `answer` (packets, borrowed), `codec` (rumqttd's), `strict` and
+//!   `properties` (what the standard forbids and that codec does not)
 //! * `local`: queues for local subscribers, retained messages
 //! * [`refusals`]: what was refused lately
 //!
@@ -37,11 +38,14 @@ mod listen;
 mod local;
 mod logins;
 pub mod passwords;
+mod properties;
+mod reader;
 mod reason;
 pub mod refusals;
 mod registry;
 mod session;
 mod shared;
+mod strict;
 mod tls;
 mod topics;
 

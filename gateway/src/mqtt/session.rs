@@ -296,7 +296,7 @@ impl<T: Copy + Ord> Session<T> {
         let mut at = 0;
         while let Some(frame) = frame::next(&unheard[at..], self.limits.body_bytes())? {
             if frame.kind() == kind::DISCONNECT {
-                return Ok(Some(self.left(&frame)));
+                return self.left(&frame).map(Some);
             }
             at += frame.whole.len();
         }
@@ -445,8 +445,9 @@ impl<T: Copy + Ord> Session<T> {
         }
     }
 
-    fn left(&self, disconnect: &Frame<'_>) -> End {
-        End::Left { wants_will: frame::disconnect_wants_will(self.abilities.version, disconnect) }
+    fn left(&self, disconnect: &Frame<'_>) -> Result<End, Reason> {
+        let wants_will = frame::disconnect_wants_will(self.abilities.version, disconnect)?;
+        Ok(End::Left { wants_will })
     }
 
     fn read_other(&mut self, frame: &Frame<'_>, outside: &mut impl Outside<Ticket = T>) -> Result<(), End> {
@@ -454,7 +455,7 @@ impl<T: Copy + Ord> Session<T> {
         match frame.kind() {
             kind::PINGREQ => answer::pingresp(&mut self.out),
             kind::PUBACK => {
-                let packet_id = frame::puback(frame).map_err(End::Closed)?;
+                let packet_id = frame::puback(version, frame).map_err(End::Closed)?;
                 self.received(packet_id);
             }
             kind::SUBSCRIBE => self.subscribe(frame, outside).map_err(End::Closed)?,
@@ -464,7 +465,7 @@ impl<T: Copy + Ord> Session<T> {
                     filters.iter().map(|filter| self.unsubscribe(filter, outside)).collect();
                 answer::unsuback(&mut self.out, version, packet_id, &existed);
             }
-            kind::DISCONNECT => return Err(self.left(frame)),
+            kind::DISCONNECT => return Err(self.left(frame).unwrap_or_else(End::Closed)),
             // A second CONNECT, or a part of QoS 2.
             _ => return Err(End::Closed(Reason::ProtocolError)),
         }

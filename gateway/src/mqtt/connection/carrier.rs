@@ -319,7 +319,8 @@ impl Carrier {
             }
             State::Reading | State::TooManyInFlight => self.incomplete_since = None,
             State::NoRoom { .. } => self.hold(),
-            State::Draining { .. } | State::Leaving { .. } => self.held = Vec::new(),
+            // What is held begins with a packet, and `last_word` goes on from there.
+            State::Draining { .. } | State::Leaving { .. } => {}
         }
     }
 
@@ -362,9 +363,6 @@ impl Carrier {
     fn leave(&mut self, end: End) {
         if let End::Closed(reason) = end {
             self.session.say_goodbye(reason);
-        }
-        if !matches!(self.state, State::NoRoom { .. } | State::TooManyInFlight) {
-            self.held = Vec::new();
         }
         self.state = State::Leaving { end, until: Instant::now() + GOODBYE };
     }

@@ -82,7 +82,10 @@ impl Outside for World<'_> {
     }
 
     fn retained(&self, filter: &str, after: &str) -> Page {
-        self.shared.local.retained_page(filter, after)
+        match &self.link {
+            Some(link) => link.retained_page(filter, after),
+            None => self.shared.local.retained_page(filter, after),
+        }
     }
 
     fn unsubscribe(&mut self, filter: &str) {

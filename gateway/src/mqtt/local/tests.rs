@@ -94,6 +94,42 @@ fn who_is_too_slow_misses_the_oldest_and_memory_is_bounded_whatever_is_published
 }
 
 #[test]
+fn who_reads_little_misses_nothing_because_of_what_others_read() {
+    // In whatever order the configuration names them.
+    for filters in [["#", "plant/#", "plant/+/state"], ["plant/+/state", "plant/#", "#"]] {
+        let local = local(&filters);
+        let (mut narrow, mut wide) = (local.open().unwrap(), local.open().unwrap());
+        narrow.subscribe("plant/1/state").unwrap();
+        wide.subscribe("#").unwrap();
+        local.publish(&message("plant/1/state", b"on")).unwrap();
+        for _ in 0..100 {
+            local.publish(&message("elsewhere", &[0; 50_000])).unwrap();
+            local.publish(&message("plant/1/noise", &[0; 50_000])).unwrap();
+        }
+        assert_eq!(taken(&mut narrow), [b"on"], "{filters:?}");
+    }
+}
+
+#[test]
+fn what_is_retained_after_who_subscribed_does_not_overtake_what_was_published_before_it() {
+    let local = local(&["#"]);
+    local.publish(&retained("a", b"1")).unwrap();
+    local.publish(&retained("b", b"1")).unwrap();
+    let mut link = local.open().unwrap();
+    link.subscribe("a").unwrap();
+    let page = |link: &Link| {
+        let page = link.retained_page("+", "");
+        page.messages.iter().map(|delivery| delivery.kept.payload.to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(page(&link), [b"1", b"1"]);
+    local.publish(&message("a", b"2")).unwrap();
+    local.publish(&retained("a", b"3")).unwrap();
+    assert_eq!(page(&link), [b"1"], "only what is not to come as it was published");
+    assert_eq!(taken(&mut link), [b"2", b"3"]);
+    assert_eq!(page(&link), [b"3", b"1"]);
+}
+
+#[test]
 fn nothing_is_kept_for_who_has_left() {
     let local = local(&["#"]);
     let mut link = local.open().unwrap();

@@ -116,6 +116,43 @@ async fn no_will_is_published_for_who_left_properly_while_it_was_held_back() {
     assert_eq!(app.message().await, ("plant/gone".to_owned(), b"silent".to_vec()));
 }
 
+/// What is found unread when a connection ends may begin in the middle of a packet.
+#[tokio::test]
+async fn a_payload_that_was_not_read_is_not_taken_for_a_goodbye_nor_does_it_hide_one() {
+    let gateway = Gateway::start(RIGHTS).await;
+    let mut app = Client::connect(gateway.address(), "app").await;
+    app.send(&subscribe("plant/gone", 0)).await;
+    app.expect(&suback(0)).await;
+    for (payload, says_goodbye) in [([0xff; 50], true), ([0xe0, 0].repeat(25).try_into().unwrap(), false)] {
+        let mut other = Client::open(gateway.address()).await;
+        let will = if says_goodbye { "wrong" } else { "right" };
+        let with_will = connect_v4("other", 60, 0x04, &[string("plant/gone"), string(will)]);
+        other.send(&[with_will, subscribe("plant/#", 0)].concat()).await;
+        other.expect(&[&CONNACK_V4[..], &suback(0)].concat()).await;
+        let packet = publish("plant/x", 0, 0, &payload);
+        let (begin, rest) = packet.split_at(packet.len() - payload.len());
+        other.send(begin).await;
+        // It reads nothing any more until the gateway cannot write to it, and so does not read of it.
+        for _ in 0..400 {
+            app.send(&publish("plant/noise", 0, 0, &[0; 60_000])).await;
+        }
+        app.send(&PINGREQ).await;
+        app.expect(&PINGRESP).await;
+        other.send(rest).await;
+        if says_goodbye {
+            other.send(&DISCONNECT).await;
+        }
+        // Another takes its place.
+        let mut next = Client::open(gateway.address()).await;
+        next.send(&connect_v4("other", 60, 0, &[])).await;
+        next.expect(&CONNACK_V4).await;
+        next.send(&DISCONNECT).await;
+        next.closed().await;
+    }
+    assert_eq!(app.message().await, ("plant/gone".to_owned(), b"right".to_vec()));
+    app.nothing_comes().await;
+}
+
 #[tokio::test]
 async fn a_devices_will_may_be_an_uplink() {
     let gateway = Gateway::start("").await;
