@@ -1,6 +1,7 @@
 //! Tells what a full spool gives up, where it is to drop its oldest uplinks: as `events-lost`, for the ledger.
 //!
-//! One epoch at a time: the next is given up only when the gateway's own events that tell of the last are on disk.
+//! What was given up is told before more is: the gateway's own events that tell it are on disk by then. Only if nothing
+//! finds room any more, perhaps not even these, more is given up at once, and all of it is told together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +29,20 @@ pub async fn run(
     let spool = Arc::clone(custody.spool());
     loop {
         if let Some(given_up) = spool.untold() {
-            if !tell(&spool, &given_up, &journal, &flushes).await || custody.failed().is_some() {
-                // After the next start.
-                return;
+            tokio::select! {
+                told = tell(&spool, &given_up, &journal, &flushes) => {
+                    if !told || custody.failed().is_some() {
+                        // After the next start.
+                        return;
+                    }
+                    on_disk(&spool, Spool::told).await;
+                    spool.must_give_up().await;
+                }
+                () = spool.must_give_up_more() => {}
             }
-            on_disk(&spool, Spool::told).await;
+        } else {
+            spool.must_give_up().await;
         }
-        spool.must_give_up().await;
         on_disk(&spool, move |spool| spool.give_up_oldest(&gateway).map(|_| ())).await;
     }
 }

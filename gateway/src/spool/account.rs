@@ -36,12 +36,16 @@ pub struct Loss {
     pub to: u32,
 }
 
-/// An epoch that was given up, and what was in it.
+/// Epochs that were given up, and what was in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GivenUp {
-    /// The epoch's name.
+    /// Which spool's numbers these are.
+    pub incarnation: u64,
+    /// How many times something had been written down before.
+    pub turn: u64,
+    /// The name of the oldest.
     pub first: u64,
-    /// The number after its last.
+    /// The number after their last.
     pub end: u64,
     /// Uplinks that had not been delivered.
     pub uplinks: u64,
@@ -66,7 +70,7 @@ impl GivenUp {
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::new(Vec::new());
         let written = (|| {
-            e.array(6)?.u8(VERSION)?.u64(self.first)?.u64(self.end)?.u64(self.uplinks)?;
+            e.array(8)?.u8(VERSION)?.u64(self.first)?.u64(self.end)?.u64(self.uplinks)?;
             e.array(self.losses.len() as u64)?;
             for loss in &self.losses {
                 e.array(5)?
@@ -80,16 +84,18 @@ impl GivenUp {
             for (from, end) in &self.unreadable {
                 e.array(2)?.u64(*from)?.u64(*end)?;
             }
+            e.u64(self.turn)?.u64(self.incarnation)?;
             Ok::<_, minicbor::encode::Error<_>>(())
         })();
         written.expect("a vector takes everything");
         e.into_writer()
     }
 
-    /// What [`Self::encode`] has written.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    /// What [`Self::encode`] has written. The first there was had neither turn nor incarnation: it is of this
+    /// one.
+    pub fn decode(bytes: &[u8], incarnation: u64) -> Result<Self, Unreadable> {
         let mut d = Decoder::new(bytes);
-        d.array()?;
+        let items = d.array()?.unwrap_or_default();
         if d.u8()? != VERSION {
             return Err(Unreadable::message("another version"));
         }
@@ -106,7 +112,8 @@ impl GivenUp {
             d.array()?;
             unreadable.push((d.u64()?, d.u64()?));
         }
-        Ok(Self { first, end, uplinks, losses, unreadable })
+        let (turn, incarnation) = if items < 8 { (1, incarnation) } else { (d.u64()?, d.u64()?) };
+        Ok(Self { incarnation, turn, first, end, uplinks, losses, unreadable })
     }
 }
 
@@ -126,6 +133,17 @@ pub(super) struct Account<'a> {
 impl<'a> Account<'a> {
     pub fn new(gateway: &'a Id) -> Self {
         Self { gateway, runs: BTreeMap::new(), unreadable: Vec::new(), uplinks: 0 }
+    }
+
+    /// Goes on with what was given up before and is still to be told.
+    pub fn after(gateway: &'a Id, before: &GivenUp) -> Self {
+        let mut account = Self::new(gateway);
+        account.uplinks = before.uplinks;
+        account.unreadable.clone_from(&before.unreadable);
+        for loss in &before.losses {
+            account.lost(loss.device, loss.boot, &loss.reason, loss.from, loss.to);
+        }
+        account
     }
 
     /// Uplinks `from .. end` are not there, or cannot be read.
@@ -183,7 +201,8 @@ impl<'a> Account<'a> {
             let merged = merge(runs).into_iter();
             losses.extend(merged.map(|(from, to)| Loss { device, boot, reason: reason.clone(), from, to }));
         }
-        GivenUp { first, end, uplinks: self.uplinks, losses, unreadable: self.unreadable }
+        let (uplinks, unreadable) = (self.uplinks, self.unreadable);
+        GivenUp { first, end, uplinks, losses, unreadable, ..GivenUp::default() }
     }
 }
 

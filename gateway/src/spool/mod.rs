@@ -11,7 +11,7 @@
 //! ```text
 //! FOLDER/lock                          who has it
 //! FOLDER/incarnation                   made once: which spool this is
-//! FOLDER/given-up                      with `drop-oldest`: what was given up last, until it is told
+//! FOLDER/given-up, given-up.2          with `drop-oldest`: what was given up last, until it is told
 //! FOLDER/delivered                     what the stream has acknowledged; may be behind the truth, never ahead
 //! FOLDER/delivered.damaged             the last one that could not be read
 //! FOLDER/epochs/00000000000000000001/  an epoch: a sled database of records from this number on
@@ -80,8 +80,8 @@ pub struct Spool {
     folder: Folder,
     incarnation: u64,
     state: Mutex<State>,
-    /// The closed epoch that was read last. Held while reading: one reader at a time.
-    reading: Mutex<Option<(u64, Arc<Epoch>)>>,
+    /// Held while reading: one reader at a time.
+    reading: Mutex<Reading>,
     /// What was given up last. Held while more is.
     note: Mutex<Note>,
     /// Tells that something may have to be given up.
@@ -124,10 +124,13 @@ struct State {
     delivered: Delivered,
     /// Numbers below are in the stream: `delivered`, unless something is being sent again on request.
     in_stream: u64,
-    /// Numbers below are not there any more and were never delivered, as far as they had not been.
+    /// Numbers below are not there any more, or are to be deleted, and were never delivered, as far as they had not been.
     given_up: u64,
     disk: Disk,
 }
+
+/// The closed epoch that was read last.
+type Reading = Option<(u64, Arc<Epoch>)>;
 
 /// What is known of an epoch without opening it.
 #[derive(Debug, Clone, Copy)]
@@ -209,6 +212,16 @@ impl Spool {
     /// # Errors
     /// [`Error::Missing`] if `number` is gone: tell it, and go on at its `to`. [`Error::GivenUp`] likewise, but it is told. Other errors: reading failed, may be tried again.
     pub fn read_from(&self, number: u64, bytes_max: usize) -> Result<Vec<Arc<Record>>, Error> {
+        self.read_by(None, number, bytes_max)
+    }
+
+    /// The same, perhaps by who is reading already.
+    fn read_by(
+        &self,
+        held: Option<&mut Reading>,
+        number: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Record>>, Error> {
         let state = self.state();
         if number >= state.next {
             return Ok(Vec::new());
@@ -216,9 +229,8 @@ impl Spool {
         if let Some(records) = state.tail.read(number, bytes_max) {
             return Ok(records);
         }
-        let oldest = state.epochs.front().map_or(state.next, |epoch| epoch.first);
-        if number < oldest && number < state.given_up {
-            return Err(Error::GivenUp { from: number, to: oldest.min(state.given_up) });
+        if number < state.given_up {
+            return Err(Error::GivenUp { from: number, to: state.given_up });
         }
         let after = state.epochs.partition_point(|epoch| epoch.first <= number);
         // While a commit goes over into a new epoch, that begins behind what is durable.
@@ -234,7 +246,18 @@ impl Spool {
         if let Some(epoch) = active {
             return epoch.read(number, end, bytes_max);
         }
-        let mut reading = self.reading();
+        let mut locked;
+        let reading = match held {
+            Some(held) => held,
+            None => {
+                locked = self.reading();
+                &mut *locked
+            }
+        };
+        let given_up = self.state().given_up;
+        if number < given_up {
+            return Err(Error::GivenUp { from: number, to: given_up });
+        }
         if self.oldest_number() > first {
             let reason = "their epoch has been deleted meanwhile".to_owned();
             return Err(Error::Missing { from: number, to: end, reason });
@@ -313,7 +336,7 @@ impl Spool {
         self.chores.lock().expect("nothing panics while it is held")
     }
 
-    fn reading(&self) -> MutexGuard<'_, Option<(u64, Arc<Epoch>)>> {
+    fn reading(&self) -> MutexGuard<'_, Reading> {
         // Whoever panicked while reading has left nothing half done.
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -76,6 +76,20 @@ impl Ground {
         }
     }
 
+    /// Whether less than that may be stored, now that nothing is held back.
+    pub fn lacks(&self, bytes: u64) -> bool {
+        self.used_bytes.saturating_add(bytes) > self.bytes_max || self.disk_bytes() < bytes
+    }
+
+    /// Without an epoch that is counted with `cost_bytes`, and has `bytes` on the disk.
+    pub fn without(&self, cost_bytes: u64, bytes: u64) -> Ground {
+        Ground {
+            used_bytes: self.used_bytes.saturating_sub(cost_bytes),
+            free_bytes: self.free_bytes.map(|free| free.saturating_add(bytes)),
+            ..*self
+        }
+    }
+
     /// What the disk has beyond what is to stay free.
     pub fn disk_bytes(&self) -> u64 {
         let free =

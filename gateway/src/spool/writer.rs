@@ -17,6 +17,7 @@ use super::error::Error;
 use super::folder::{Folder, Mark};
 use super::give_up::Note;
 use super::record::{Draft, Record};
+use super::room::Ground;
 use super::tail::Tail;
 use super::{Config, Disk, GivenUp, Known, Spool, State, WhenFull, epoch_name};
 use crate::facts;
@@ -65,12 +66,19 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
     let mut mark = folder.mark()?;
     let incarnation = folder.incarnation(random)?;
     let mut epochs = list_epochs(&folder)?;
-    let (next, renew) = find_next(&folder, &mut mark, &mut epochs)?;
-    let note = Note::open(&config.folder)?;
-    if config.when_full == WhenFull::DropOldest {
-        note.reserve()?;
-    }
+    let note = Note::open(&config.folder, incarnation)?;
     finish_giving_up(&folder, &note.given_up, &mut epochs)?;
+    let (next, renew) = find_next(&folder, &mut mark, &mut epochs)?;
+    if config.when_full == WhenFull::DropOldest {
+        match note.reserve() {
+            // Something has to be delivered or deleted first; it is tried again when there is something to write.
+            Err(error) if error.may_pass() => tracing::warn!(
+                error = error.with_causes(),
+                "the disk has no room for a note of what will be given up: that may have to wait for room"
+            ),
+            reserved => reserved?,
+        }
+    }
     if let Some(oldest) = epochs.front()
         && mark.delivered.number < oldest.first
         && oldest.first != note.given_up.end
@@ -142,8 +150,9 @@ fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
 
 /// What was written down as given up is told; if there was no time to delete it, that is done now.
 fn finish_giving_up(folder: &Folder, given_up: &GivenUp, epochs: &mut VecDeque<Known>) -> Result<(), Error> {
-    if !given_up.is_told() && epochs.len() > 1 && epochs[0].first == given_up.first {
-        epoch::remove(&epoch::hide(&folder.epochs().join(epoch_name(given_up.first)))?)?;
+    let numbers = given_up.first..given_up.end;
+    while epochs.len() > 1 && numbers.contains(&epochs[0].first) {
+        epoch::remove(&epoch::hide(&folder.epochs().join(epoch_name(epochs[0].first)))?)?;
         epochs.pop_front();
     }
     Ok(())
@@ -527,10 +536,12 @@ impl Spool {
         state.epochs.front().filter(|_| too_much).map(|epoch| epoch.first)
     }
 
+    fn is_crowded(&self, state: &State) -> bool {
+        self.is_crowded_on(&self.ground(state))
+    }
+
     /// Whether there is less room than what arrives may need while some is made.
-    pub(super) fn is_crowded(&self, state: &State) -> bool {
-        let ground = self.ground(state);
-        let wanted = HEADROOM_BYTES + self.config.epoch_bytes;
-        ground.used_bytes + wanted > self.config.bytes_max || ground.disk_bytes() < wanted
+    pub(super) fn is_crowded_on(&self, ground: &Ground) -> bool {
+        ground.lacks(HEADROOM_BYTES + self.config.epoch_bytes)
     }
 }

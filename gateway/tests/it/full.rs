@@ -364,3 +364,57 @@ async fn a_full_spool_that_drops_its_oldest_takes_the_present_and_tells_exactly_
     assert!(metrics.contains("weir_gateway_events_given_up_total"), "{metrics}");
     assert_eq!(daemon.status()["spool"]["waiting"], 0);
 }
+
+/// What one epoch has is no room for anything while somebody else has taken the floor, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_foreign_file_costs_as_many_epochs_as_it_takes_and_the_present_is_taken() {
+    const LEN: usize = 30_000;
+    let disk = Disk::tmpfs();
+    let mut nats = Nats::start().await;
+    nats.make_stream(|_| ()).await;
+    let url = nats.url();
+    nats.kill();
+    let mut daemon = Daemon::start(&disk, &url, "free_min = \"4 MiB\"\nwhen_full = \"drop-oldest\"").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..600).all(|_| device.publish(LEN)), "there is room");
+    let free = daemon.status()["spool"]["free_bytes"].as_u64().expect("the file system says it");
+    let mut foreign = File::create(disk.outside().join("foreign")).expect("a file");
+    let foreign_len = usize::try_from(free).expect("small") - (1 << 20);
+    foreign.write_all(&vec![7; foreign_len]).expect("there is room");
+    assert!((0..200).all(|_| device.publish(LEN)), "the present is taken: {}", daemon.log());
+    nats.start_again().await;
+    until("every number is delivered or in the ledger, none in both", async || {
+        let (stored, lost) = (delivered(&nats, LEN).await, lost(&nats, "d-1").await);
+        assert!(stored.is_disjoint(&lost), "what is told to be lost is");
+        (1..=800).all(|seq| stored.contains(&seq) || lost.contains(&seq))
+    })
+    .await;
+    assert_eq!(daemon.status()["spool"]["waiting"], 0);
+    daemon.assert_running();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_to_drop_its_oldest_from_now_on_starts_on_a_disk_without_a_free_byte() {
+    const LEN: usize = 30_000;
+    let disk = Disk::tmpfs();
+    let nats = Nats::start().await;
+    nats.make_stream(|_| ()).await;
+    let mut daemon = Daemon::start(&disk, "nats://127.0.0.1:1", "free_min = 0").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..100).all(|_| device.publish(LEN)), "there is room");
+    daemon.kill();
+    disk.fill();
+    let settings = "free_min = 0\nwhen_full = \"drop-oldest\"";
+    let mut daemon = Daemon::start(&disk, &nats.url(), settings).await;
+    let all: BTreeSet<u32> = (1..=100).collect();
+    until("what it has is delivered or in the ledger", async || {
+        let mut told = delivered(&nats, LEN).await;
+        told.extend(lost(&nats, "d-1").await);
+        told == all
+    })
+    .await;
+    disk.clear();
+    let mut device = device.again(daemon.mqtt);
+    assert!((0..50).all(|_| device.publish(LEN)), "it goes on by itself: {}", daemon.log());
+    daemon.assert_running();
+}
