@@ -85,6 +85,9 @@ pub enum Error {
         /// What is wrong with it.
         source: async_nats::Error,
     },
+    /// The connection was lost and made anew; the reading was the old one's.
+    #[error("the connection was made anew")]
+    Reconnected,
     /// The server ended the reading without saying why.
     #[error("the server has ended the reading")]
     Ended,

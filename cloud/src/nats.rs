@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use async_nats::Client;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::config::{Invalid, within};
 
@@ -99,9 +100,38 @@ pub enum Error {
     },
 }
 
+/// A client, and how often it has connected.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// To ask and to publish with.
+    pub client: Client,
+    /// Counts up whenever a connection has been made.
+    made: watch::Receiver<u64>,
+}
+
+impl Connection {
+    /// How often a connection has been made until now.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        *self.made.borrow()
+    }
+
+    /// Resolves when a connection has been made more often than that: what the server kept for the one before may be gone.
+    pub async fn made_after(&mut self, times: u64) {
+        if self.made.wait_for(|made| *made > times).await.is_err() {
+            // The client has ended, and makes none any more.
+            std::future::pending().await
+        }
+    }
+}
+
 /// Makes a client that connects in the background, and again whenever the connection is lost, for ever.
-pub async fn connect(config: &Config) -> Result<Client, Error> {
+///
+/// # Errors
+/// [`Error`]: the settings; not servers that do not answer.
+pub async fn connect(config: &Config) -> Result<Connection, Error> {
     let trouble = Trouble { servers: without_passwords(&config.servers), told: Mutex::default() };
+    let (counted, made) = watch::channel(0);
     let mut options = async_nats::ConnectOptions::new()
         .name("weir-cloud")
         .retry_on_initial_connect()
@@ -110,6 +140,9 @@ pub async fn connect(config: &Config) -> Result<Client, Error> {
         .request_timeout(Some(Duration::from_millis(config.request_timeout_ms)))
         .event_callback(move |event| {
             trouble.tell(&event);
+            if matches!(event, async_nats::Event::Connected) {
+                counted.send_modify(|made| *made += 1);
+            }
             async {}
         });
     if let Some(file) = &config.credentials_file {
@@ -128,10 +161,11 @@ pub async fn connect(config: &Config) -> Result<Client, Error> {
     if config.tls.required {
         options = options.require_tls(true);
     }
-    options
+    let client = options
         .connect(&config.servers)
         .await
-        .map_err(|source| Error::Client { servers: without_passwords(&config.servers), source })
+        .map_err(|source| Error::Client { servers: without_passwords(&config.servers), source })?;
+    Ok(Connection { client, made })
 }
 
 /// Tells of the connection's ups and downs, and of a trouble that goes on only once: an outage may last for days, and the client

@@ -113,7 +113,7 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
             return Err(Error::NoStore { file: config.store.path.clone() });
         }
         Role::Serve => {
-            let nats = if config.api.commands { Some(nats::connect(&config.nats).await?) } else { None };
+            let nats = if config.api.commands { Some(nats::connect(&config.nats).await?.client) } else { None };
             (open(config, Reader::open).await?, None, nats)
         }
         Role::Project | Role::All => {
@@ -124,8 +124,8 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
             let running =
                 projection::run(nats.clone(), config.stream.clone(), store, report, stopped.clone());
             parts.spawn(async { Ok(running.await?) });
-            let commands = config.api.commands.then(|| nats.clone());
-            (reader, Some(LogView { progress, nats }), commands)
+            let commands = config.api.commands.then(|| nats.client.clone());
+            (reader, Some(LogView { progress, nats: nats.client }), commands)
         }
     };
 

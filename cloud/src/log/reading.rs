@@ -11,7 +11,7 @@ use weir_contract::subject::{HEADER_ENCODING, STREAM};
 use super::resume::{Found, Resume, StreamFacts, resume};
 use super::{Config, Error, Message};
 use crate::log::provision::{Difference, provision};
-use crate::nats::Client;
+use crate::nats::Connection;
 use crate::store::types::Position;
 
 /// Messages asked for at a time: at 256 KiB each, the most that waits for us in memory is 16 MiB.
@@ -35,6 +35,9 @@ pub struct Reading {
     pub resume: Resume,
     /// In what the streams differ from the configuration.
     pub differences: Vec<Difference>,
+    nats: Connection,
+    /// How often that had been made when the reading began.
+    connected: u64,
     messages: pull::Stream,
     /// Messages of a reading are counted by the server: the next one's count.
     next: u64,
@@ -46,11 +49,11 @@ impl Reading {
     /// # Errors
     /// [`Error`]; try again later.
     pub async fn begin(
-        nats: &Client,
+        nats: &Connection,
         config: &Config,
         position: Option<&Position>,
     ) -> Result<Reading, Error> {
-        let (mut stream, differences) = provision(&jetstream::new(nats.clone()), config).await?;
+        let (mut stream, differences) = provision(&jetstream::new(nats.client.clone()), config).await?;
         let info =
             stream.info().await.map_err(|source| Error::Stream { stream: STREAM, source: source.into() })?;
         let facts = StreamFacts {
@@ -63,10 +66,22 @@ impl Reading {
             None => None,
         };
         let resume = resume(position, facts, logged_at_ns);
+        // That the first connection has been made is told a little later than it can be used.
+        let (nats, connected) = (nats.clone(), nats.made());
         let (messages, pending) =
             messages(&stream, resume.next).await.map_err(|source| Error::Read { source })?;
         let (stream_created_ns, stream_last) = (facts.created_ns, facts.last);
-        Ok(Reading { stream_created_ns, stream_last, pending, resume, differences, messages, next: 1 })
+        Ok(Reading {
+            stream_created_ns,
+            stream_last,
+            pending,
+            resume,
+            differences,
+            nats,
+            connected,
+            messages,
+            next: 1,
+        })
     }
 
     /// Whether something was found that an operator must know of.
@@ -79,7 +94,13 @@ impl Reading {
     /// # Errors
     /// [`Error`]; the reading is over.
     pub async fn next(&mut self) -> Result<Message, Error> {
-        let message = match self.messages.next().await {
+        let message = tokio::select! {
+            biased;
+            // A server that was started again knows nothing of this reading, and would only be found out by its silence.
+            () = self.nats.made_after(self.connected) => return Err(Error::Reconnected),
+            message = self.messages.next() => message,
+        };
+        let message = match message {
             Some(Ok(message)) => message,
             Some(Err(source)) => return Err(Error::Read { source: source.into() }),
             None => return Err(Error::Ended),

@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use crate::log::provision::Difference;
 use crate::log::reading::Reading;
 use crate::log::{self, Error as LogError};
-use crate::nats::Client;
+use crate::nats::Connection;
 use crate::store::{self, Store};
 use pipeline::{Pipeline, WriterGone};
 
@@ -74,7 +74,7 @@ pub enum Error {
 /// # Errors
 /// Only if the store fails.
 pub async fn run(
-    nats: Client,
+    nats: Connection,
     stream: log::Config,
     store: Store,
     progress: watch::Sender<Progress>,
@@ -92,7 +92,7 @@ pub async fn run(
 
 /// Reads the log, for ever.
 struct Reader {
-    nats: Client,
+    nats: Connection,
     stream: log::Config,
     progress: watch::Sender<Progress>,
     /// What has been told of them already.

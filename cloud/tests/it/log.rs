@@ -107,6 +107,29 @@ async fn a_stream_made_anew_is_read_from_its_start() {
     projection.stop().await;
 }
 
+/// The reading lives in the server's memory: one that was started again says nothing, and that must not be waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_started_again_is_read_on_without_waiting_for_its_silence() {
+    let (mut nats, folder) = (Nats::start().await, folder());
+    let mut projection = Projection::start(&folder, &nats.url()).await;
+    let mut gateway = Gateway::new(&nats.url(), "gw", "d").await;
+    let last = gateway.send(10).await;
+    projection.until_folded(last).await;
+    for _ in 0..3 {
+        nats.stop();
+        nats.start_again().await;
+        let ended = projection.until("read anew", |progress| progress.trouble.is_some()).await;
+        let trouble = ended.trouble.expect("that was waited for");
+        assert!(trouble.contains("the connection was made anew"), "{trouble}");
+        let last = gateway.send(10).await;
+        projection.until_folded(last).await;
+        projection.until("without trouble", |progress| progress.trouble.is_none()).await;
+    }
+    let boot = projection.boot("d");
+    assert_eq!((boot.stored.as_slice(), boot.rows, boot.duplicates), (&[(1, 40)][..], 40, 0));
+    projection.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_went_back_in_time_and_grew_again_is_read_again() {
     let (mut nats, folder) = (Nats::start().await, folder());
