@@ -64,6 +64,25 @@ impl Ticket {
     }
 }
 
+/// How much was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Uplinks.
+    pub uplinks: u64,
+    /// Their events.
+    pub events: u64,
+    /// Their bytes, as they came.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Taken {
+    fn add_assign(&mut self, more: Self) {
+        self.uplinks += more.uplinks;
+        self.events += more.events;
+        self.bytes += more.bytes;
+    }
+}
+
 /// Why an uplink is not taken now. Nothing of it is left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
@@ -113,6 +132,7 @@ struct Shared {
     gathered: Condvar,
     /// The last commit that is on disk.
     stored: AtomicU64,
+    taken: Mutex<Taken>,
     /// The last pulse the committing thread has answered.
     pulse: AtomicU64,
     pulsed: Notify,
@@ -179,6 +199,7 @@ impl Custody {
             gathering: Mutex::new(gathering),
             gathered: Condvar::new(),
             stored: AtomicU64::new(0),
+            taken: Mutex::default(),
             pulse: AtomicU64::new(0),
             pulsed: Notify::new(),
             failed: OnceLock::new(),
@@ -280,6 +301,11 @@ impl Custody {
         }
     }
 
+    /// What was stored since the start.
+    pub fn taken(&self) -> Taken {
+        *self.shared.taken()
+    }
+
     /// The spool, to read and release.
     pub fn spool(&self) -> &Arc<Spool> {
         &self.shared.spool
@@ -347,7 +373,7 @@ impl Gather<'_> {
         if gathering.batch.is_empty() {
             gathering.begun = Instant::now();
         }
-        gathering.batch.push(device, received_ms, traceparent, payload, len);
+        gathering.batch.push(device, received_ms, traceparent, payload, (run.events(), len));
         let ticket = gathering.ticket;
         gathering.runs.take(device, run, ticket);
         gathering.list(ticket, waiter);
@@ -382,6 +408,10 @@ impl Gathering {
 impl Shared {
     fn gathering(&self) -> MutexGuard<'_, Gathering> {
         self.gathering.lock().expect("nothing panics while it is held")
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().expect("nothing panics while it is held")
     }
 
     fn room_for(&self, gathering: &Gathering, len: usize) -> Result<(), Full> {

@@ -13,6 +13,7 @@ use metrics::{gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 use crate::spool::Full;
+use crate::wear;
 
 static FACTS: OnceLock<Facts> = OnceLock::new();
 
@@ -28,6 +29,7 @@ struct Facts {
     samples: AtomicU32,
     uplinks_taken: Counter,
     uplink_bytes_taken: Counter,
+    events_taken: Counter,
     uplinks_repeated: Counter,
     commits: Histogram,
     syncs: Histogram,
@@ -84,10 +86,11 @@ pub fn render() -> String {
     FACTS.get().map(|facts| facts.exporter.render()).unwrap_or_default()
 }
 
-/// Uplinks were taken: they will be in the next commit.
-pub fn uplinks_taken(count: u64, bytes: u64) {
+/// Uplinks were stored, with so many events.
+pub fn uplinks_taken(count: u64, events: u64, bytes: u64) {
     with(|facts| {
         facts.uplinks_taken.increment(count);
+        facts.events_taken.increment(events);
         facts.uplink_bytes_taken.increment(bytes);
     });
 }
@@ -127,6 +130,28 @@ pub fn given_up(uplinks: u64, events: u64) {
     with(|facts| {
         facts.uplinks_given_up.increment(uplinks);
         facts.events_given_up.increment(events);
+    });
+}
+
+/// How the flash under the spool wears out. What is not known has no value.
+#[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+pub fn wear(wear: &wear::Status) {
+    with(|_| {
+        if let Some(bytes) = wear.written_bytes {
+            counter!("weir_gateway_disk_written_bytes_total").absolute(bytes);
+        }
+        if let Some(bytes) = wear.disk_written_bytes {
+            counter!("weir_gateway_disk_device_written_bytes_total").absolute(bytes);
+        }
+        if let Some(bytes) = wear.bytes_per_event {
+            gauge!("weir_gateway_disk_written_bytes_per_event").set(bytes);
+        }
+        if let Some(bytes) = wear.disk_bytes_per_day {
+            gauge!("weir_gateway_disk_device_written_bytes_per_day").set(bytes as f64);
+        }
+        if let Some(days) = wear.lasts_days {
+            gauge!("weir_gateway_disk_device_lasts_days").set(days as f64);
+        }
     });
 }
 
@@ -325,6 +350,7 @@ impl Facts {
             Unit::Count,
             "Commands that devices have completed or failed, and those that expired"
         );
+        describe_wear();
         describe_gauge!(
             "weir_gateway_spool_full",
             Unit::Count,
@@ -344,6 +370,7 @@ impl Facts {
                 Unit::Bytes,
                 "Bytes of uplinks taken into custody",
             ),
+            events_taken: count("weir_gateway_events_taken_total", Unit::Count, "Events of these uplinks"),
             uplinks_repeated: count(
                 "weir_gateway_uplinks_repeated_total",
                 Unit::Count,
@@ -470,6 +497,27 @@ impl Facts {
     }
 }
 
+fn describe_wear() {
+    let counters = [
+        ("weir_gateway_disk_written_bytes_total", "Bytes this process had written to disk, whole blocks"),
+        ("weir_gateway_disk_device_written_bytes_total", "Bytes written to the spool's disk by everybody"),
+    ];
+    for (name, help) in counters {
+        describe_counter!(name, Unit::Bytes, help);
+    }
+    let gauges = [
+        ("weir_gateway_disk_written_bytes_per_event", "Bytes this process had written, for each event taken"),
+        (
+            "weir_gateway_disk_device_written_bytes_per_day",
+            "Bytes a day written to the spool's disk by everybody",
+        ),
+        ("weir_gateway_disk_device_lasts_days", "Its endurance (spool.card_endurance) by that"),
+    ];
+    for (name, help) in gauges {
+        describe_gauge!(name, help);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,7 +526,7 @@ mod tests {
     fn what_is_told_is_rendered_for_prometheus_and_installing_twice_is_harmless() {
         install().expect("nothing else in this test process installs a recorder");
         install().expect("a second time");
-        uplinks_taken(3, 300);
+        uplinks_taken(3, 6, 300);
         uplink_refused("malformed");
         synced(Duration::from_millis(3));
         let text = render();

@@ -13,6 +13,14 @@ pub struct SeqRun {
     pub last: u32,
 }
 
+impl SeqRun {
+    /// How many events it has.
+    #[must_use]
+    pub const fn events(self) -> u64 {
+        self.last.saturating_sub(self.first) as u64 + 1
+    }
+}
+
 /// Why a payload is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

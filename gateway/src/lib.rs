@@ -32,5 +32,6 @@ pub mod running;
 pub mod service;
 pub mod spool;
 pub mod uplink;
+pub mod wear;
 
 pub use running::{Running, start};

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::custody::{Committer, Custody};
 use crate::downlink::Downlink;
 use crate::uplink::Uplink;
+use crate::wear::Wear;
 use crate::{admin, downlink, facts, giving_up, journal, mqtt, spool, uplink};
 
 /// Where the addresses are written, in the spool's folder.
@@ -115,9 +116,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let clock = Clock::system();
     let started_ms = clock.unix_ms();
     let folder = config.spool.folder.clone();
-    let (custody, committer) = spawn_blocking(move || Custody::start(&config.spool, started_ms))
-        .await
-        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+    let endurance = config.spool.card_endurance;
+    let started = spawn_blocking(move || {
+        let started = Custody::start(&config.spool, started_ms)?;
+        Ok::<_, spool::Error>((started, Wear::start(&config.spool.folder, endurance, Instant::now())))
+    });
+    let ((custody, committer), wear) =
+        started.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
 
     let (journal, entries) = journal::channel();
     let (journal_flushes, flushes) = mpsc::channel(1);
@@ -156,6 +161,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         custody: custody.clone(),
         uplink: uplink.status(),
         commands: downlink.hub(),
+        wear,
         refusals: Arc::new(move || json!(refusals.all())),
     };
     let address = config.admin.address;

@@ -13,7 +13,7 @@ mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -30,7 +30,8 @@ use crate::config::value::show;
 use crate::custody::Custody;
 use crate::downlink::Hub;
 use crate::spool::Full;
-use crate::{facts, spool, uplink};
+use crate::wear::Wear;
+use crate::{facts, spool, uplink, wear};
 
 pub use self::server::Server;
 
@@ -65,6 +66,8 @@ pub struct Sources {
     pub uplink: watch::Receiver<uplink::Status>,
     /// The commands that wait for devices.
     pub commands: Arc<Hub>,
+    /// How the flash under the spool wears out.
+    pub wear: Wear,
     /// What was refused lately, as JSON.
     pub refusals: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -84,6 +87,8 @@ pub struct Status {
     pub custody: CustodyStatus,
     /// The spool without its epochs.
     pub spool: SpoolStatus,
+    /// How the flash under the spool wears out.
+    pub wear: wear::Status,
     /// The uplink, as [`uplink::Status`].
     pub uplink: serde_json::Value,
     /// The commands that wait for devices, as [`crate::downlink::Status`].
@@ -150,8 +155,8 @@ async fn index() -> &'static str {
 }
 
 async fn readyz(State(sources): State<Sources>) -> Response {
-    let spool = match spool_of(&sources).await {
-        Ok(spool) => spool,
+    let (spool, _) = match disk(&sources).await {
+        Ok(found) => found,
         Err(response) => return response,
     };
     match why_nothing_is_taken(&sources, &spool) {
@@ -186,8 +191,9 @@ fn why_nothing_is_taken(sources: &Sources, spool: &spool::Status) -> Option<(&'s
 
 async fn metrics(State(sources): State<Sources>) -> Response {
     let now_ms = sources.clock.unix_ms();
-    match spool_of(&sources).await {
-        Ok(spool) => {
+    match disk(&sources).await {
+        Ok((spool, wear)) => {
+            facts::wear(&wear);
             let age =
                 spool.oldest_received_ms.map(|at_ms| Duration::from_millis(now_ms.saturating_sub(at_ms)));
             facts::spool(spool.bytes, spool.waiting, age, spool.free_bytes);
@@ -198,8 +204,8 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 }
 
 async fn status(State(sources): State<Sources>) -> Response {
-    let spool = match spool_of(&sources).await {
-        Ok(spool) => spool,
+    let (spool, wear) = match disk(&sources).await {
+        Ok(found) => found,
         Err(response) => return response,
     };
     let now_ms = sources.clock.unix_ms();
@@ -224,6 +230,7 @@ async fn status(State(sources): State<Sources>) -> Response {
             full: spool.full.map(|full| full.as_str().to_owned()),
             epochs: spool.epochs.len(),
         },
+        wear,
         uplink: json!(uplink),
         commands: json!(sources.commands.status()),
     })
@@ -231,8 +238,8 @@ async fn status(State(sources): State<Sources>) -> Response {
 }
 
 async fn spool_status(State(sources): State<Sources>) -> Response {
-    match spool_of(&sources).await {
-        Ok(spool) => Json(spool).into_response(),
+    match disk(&sources).await {
+        Ok((spool, _)) => Json(spool).into_response(),
         Err(response) => response,
     }
 }
@@ -241,10 +248,11 @@ async fn refusals(State(sources): State<Sources>) -> Json<serde_json::Value> {
     Json(json!({ "refusals": (sources.refusals)() }))
 }
 
-/// The spool's status, which may take a look at the disk.
-async fn spool_of(sources: &Sources) -> Result<spool::Status, Response> {
-    let spool = Arc::clone(sources.custody.spool());
-    tokio::task::spawn_blocking(move || spool.status())
+/// What is on the disk, and what was written to it: both may take a look there.
+async fn disk(sources: &Sources) -> Result<(spool::Status, wear::Status), Response> {
+    let (custody, wear) = (sources.custody.clone(), sources.wear.clone());
+    let look = move || (custody.spool().status(), wear.look(custody.taken(), Instant::now()));
+    tokio::task::spawn_blocking(look)
         .await
         .map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, "spool-unreadable", &error.to_string()))
 }

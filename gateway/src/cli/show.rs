@@ -12,6 +12,7 @@ use crate::admin::Status;
 use crate::config::Config;
 use crate::config::value::show as bytes;
 use crate::running::ADDRESSES_FILE;
+use crate::wear;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -66,6 +67,7 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
         let keep = bytes(status.spool.free_min_bytes);
         row("free on its disk", format!("{}, {keep} of it to stay free", bytes(free)));
     }
+    show_wear(&status.wear, &mut row);
     row("sent since start", sent(uplink));
     if let Some(ahead @ 1..) = uplink["ahead"].as_u64() {
         let left_out = uplink["ahead_left_out"].as_u64().unwrap_or_default();
@@ -144,6 +146,28 @@ pub(super) fn refusals(ask: &Ask) -> Result<()> {
     }
     println!("{table}");
     Ok(())
+}
+
+/// The flash, as far as something is known of it.
+fn show_wear(wear: &wear::Status, row: &mut impl FnMut(&str, String)) {
+    if let Some(written) = wear.written_bytes {
+        let each = wear.bytes_per_event.map_or(String::new(), |each| format!(", {each:.0} B for each event"));
+        row("written to disk", format!("{} in {}{each}", bytes(written), duration(1000 * wear.seconds)));
+    }
+    let Some(per_day) = wear.disk_bytes_per_day else { return };
+    let all = format!("{} a day, by everybody", bytes(per_day));
+    row(&format!("  to {}", wear.disk.as_deref().unwrap_or("its disk")), all);
+    if let Some(days) = wear.lasts_days {
+        let endurance = bytes(wear.endurance_bytes.unwrap_or_default());
+        let lasts = match days {
+            ..730 => format!("{days} days"),
+            _ => format!("{} years", days / 365),
+        };
+        row("  a new card lasts", format!("{lasts} of that, with {endurance}"));
+    }
+    if let Some(percent) = wear.used_percent_max {
+        row("  it says of itself", format!("up to {percent} % of its life is used"));
+    }
 }
 
 fn waiting_commands(commands: &Value) -> String {

@@ -2,6 +2,7 @@
 
 use weir_contract::Id;
 
+use super::Taken;
 use crate::spool::Draft;
 
 /// The most bytes of entries gathered for one commit.
@@ -16,6 +17,7 @@ pub(super) struct Batch {
     drafts: Vec<Draft>,
     used: usize,
     len: usize,
+    taken: Taken,
 }
 
 impl Batch {
@@ -33,14 +35,19 @@ impl Batch {
         self.len + len <= BATCH_BYTES_MAX
     }
 
-    /// Adds an uplink whose entry has `len` bytes.
+    /// What is in it.
+    pub fn taken(&self) -> Taken {
+        self.taken
+    }
+
+    /// Adds an uplink of so many events whose entry has `len` bytes.
     pub fn push(
         &mut self,
         device: &Id,
         received_ms: u64,
         traceparent: Option<&[u8]>,
         payload: &[u8],
-        len: usize,
+        (events, len): (u64, usize),
     ) {
         if self.used == 0 || !self.drafts[self.used - 1].has_room(len) {
             if self.used == self.drafts.len() {
@@ -50,6 +57,7 @@ impl Batch {
         }
         self.drafts[self.used - 1].push(device, received_ms, traceparent, payload);
         self.len += len;
+        self.taken += Taken { uplinks: 1, events, bytes: payload.len() as u64 };
     }
 
     /// The records, in order.
@@ -61,6 +69,6 @@ impl Batch {
     pub fn clear(&mut self) {
         self.drafts.truncate(DRAFTS_KEPT);
         self.drafts.iter_mut().for_each(Draft::clear);
-        (self.used, self.len) = (0, 0);
+        (self.used, self.len, self.taken) = (0, 0, Taken::default());
     }
 }

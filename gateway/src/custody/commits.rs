@@ -57,7 +57,8 @@ impl Commits {
                 return Ok(());
             };
             self.stored(ticket);
-            facts::uplinks_taken(next - first, batch.len() as u64);
+            *self.shared.taken() += batch.taken();
+            facts::uplinks_taken(next - first, batch.taken().events, batch.len() as u64);
             facts::committed(begun.elapsed());
             batch.clear();
         }

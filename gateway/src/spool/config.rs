@@ -49,6 +49,14 @@ pub struct Config {
     /// A commit waits this long for more uplinks to share its sync: fewer writes to flash, later acknowledgements.
     #[serde(default, deserialize_with = "value::between::<0, 10000, _>")]
     pub commit_delay_ms: u64,
+    /// What can be written to the card in all before it wears out (its maker's TBW), to tell how long it lasts; 0 is
+    /// unknown.
+    #[serde(
+        default,
+        deserialize_with = "value::bytes::<0, { 1 << 60 }, _>",
+        serialize_with = "value::as_bytes"
+    )]
+    pub card_endurance: u64,
     /// What to do when `bytes_max` or `free_min` is reached.
     #[serde(default)]
     pub when_full: WhenFull,
@@ -88,6 +96,7 @@ impl Config {
             keep_delivered_bytes: keep_delivered_bytes(),
             epoch_bytes: epoch_bytes(),
             commit_delay_ms: 0,
+            card_endurance: 0,
             when_full: WhenFull::default(),
         }
     }

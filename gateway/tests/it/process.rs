@@ -344,6 +344,37 @@ fn http(daemon: &Daemon, path: &str) -> String {
     answer
 }
 
+/// What the kernel counts, not what we believe to have written: an event is synced alone, so it costs a block at least.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_flash_wears_out_by_is_told_for_each_event() {
+    const EVENTS: u64 = 50;
+    const BLOCK: u64 = 4096;
+    // Not where everything may be kept in memory.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on disk");
+    let daemon = Daemon::start_in(folder, NO_NATS, "spool.card_endurance = \"36 TiB\"").await;
+    let before = daemon.ask_json("status")["wear"]["written_bytes"].as_u64().expect("the kernel counts");
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..EVENTS).all(|_| device.publish(100)));
+    let status = daemon.ask_json("status");
+    let wear = &status["wear"];
+    let written = wear["written_bytes"].as_u64().expect("counted");
+    assert!(written - before >= EVENTS * BLOCK, "{before} {wear}");
+    let told = |key: &str| wear[key].as_f64().unwrap_or_default();
+    // The gateway's own first events are among them.
+    let events = written as f64 / told("bytes_per_event");
+    assert!((50.0..60.0).contains(&events), "{events} {wear}");
+    assert!(told("amplification") > 10.0, "{wear}");
+    assert_eq!(wear["endurance_bytes"], 36_u64 << 40);
+    assert_eq!(wear["lasts_days"], Value::Null, "nothing is known after a few seconds");
+    let output = daemon.ask("status", &[]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("written to disk") && table.contains(" B for each event"), "{table}");
+    let metrics = http(&daemon, "/metrics");
+    for line in ["weir_gateway_disk_written_bytes_total ", "weir_gateway_disk_written_bytes_per_event "] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_without_the_device_knowing_is_told_to_its_owner() {
     let nats = Nats::start().await;

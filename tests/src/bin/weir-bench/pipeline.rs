@@ -38,6 +38,15 @@ pub struct Arrived {
 impl Pipeline {
     /// Starts both. `counted` puts a link between them that counts bytes.
     pub fn start(parent: &Path, counted: bool) -> Result<Pipeline> {
+        Pipeline::start_with(parent, counted, |_| {})
+    }
+
+    /// The same with other settings of the spool.
+    pub fn start_with(
+        parent: &Path,
+        counted: bool,
+        settings: impl FnOnce(&mut toml::Table),
+    ) -> Result<Pipeline> {
         let folder = tempfile::Builder::new().prefix("weir-bench-").tempdir_in(parent)?;
         let nats = Nats::start("nats", &folder.path().join("nats"), NatsConfig::default())?;
         let link = if counted { Some(Link::to(nats.address())?) } else { None };
@@ -47,6 +56,7 @@ impl Pipeline {
         let spool = config["spool"].as_table_mut().context("[spool]")?;
         // Room for the largest backlog here, and nothing kept that would be counted as backlog.
         spool.insert("bytes_max".into(), (8_i64 << 30).into());
+        settings(spool);
         let gateway = Gateway::start("gw-1", &gateway_folder, config)?;
         Ok(Pipeline { nats, gateway, link, folder })
     }
@@ -76,6 +86,13 @@ impl Pipeline {
     pub fn delivered(&self) -> Result<u64> {
         let status = self.gateway.admin("/status")?;
         Ok(status["spool"]["delivered"].as_u64().context("nothing told of what is delivered")? - 1)
+    }
+
+    /// Bytes the gateway had written to disk since it was started, and events it took; `None` where the kernel does not
+    /// count them.
+    pub fn written(&self) -> Result<Option<u64>> {
+        let status = self.gateway.admin("/status")?;
+        Ok(status["wear"]["written_bytes"].as_u64())
     }
 
     /// Bytes the spool takes on disk, as the file system counts them.
