@@ -120,7 +120,7 @@ impl Connection {
     pub async fn made_after(&mut self, times: u64) {
         if self.made.wait_for(|made| *made > times).await.is_err() {
             // The client has ended, and makes none any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -113,7 +113,8 @@ pub async fn start(config: &Config, role: Role) -> Result<Running, Error> {
             return Err(Error::NoStore { file: config.store.path.clone() });
         }
         Role::Serve => {
-            let nats = if config.api.commands { Some(nats::connect(&config.nats).await?.client) } else { None };
+            let nats =
+                if config.api.commands { Some(nats::connect(&config.nats).await?.client) } else { None };
             (open(config, Reader::open).await?, None, nats)
         }
         Role::Project | Role::All => {
