@@ -6,12 +6,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::wait::SOON;
 
 /// A TCP proxy on a port of its own; gone when dropped.
 pub struct Proxy {
     pub port: u16,
     answers: watch::Sender<bool>,
     cut: Arc<Notify>,
+    made: watch::Receiver<u64>,
     accepting: JoinHandle<()>,
 }
 
@@ -22,10 +26,12 @@ impl Proxy {
         let (answers, _) = watch::channel(true);
         let cut = Arc::new(Notify::new());
         let (passing, cutting) = (answers.clone(), Arc::clone(&cut));
+        let (counted, made) = watch::channel(0);
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let Ok(far) = TcpStream::connect(("127.0.0.1", to_port)).await else { continue };
                 let (passing, cutting) = (passing.subscribe(), Arc::clone(&cutting));
+                counted.send_modify(|made| *made += 1);
                 tokio::spawn(async move {
                     tokio::select! {
                         () = carry(near, far, passing) => {}
@@ -34,7 +40,7 @@ impl Proxy {
                 });
             }
         });
-        Proxy { port, answers, cut, accepting }
+        Proxy { port, answers, cut, made, accepting }
     }
 
     /// Whether answers arrive; those that do not are lost.
@@ -45,6 +51,14 @@ impl Proxy {
     /// Ends all connections.
     pub fn cut(&self) {
         self.cut.notify_waiters();
+    }
+
+    /// Ends all connections, and waits until one has been made anew.
+    pub async fn cut_and_wait(&self) {
+        let mut made = self.made.clone();
+        made.borrow_and_update();
+        self.cut();
+        timeout(SOON, made.changed()).await.expect("connected anew in time").expect("it accepts");
     }
 
     pub fn url(&self) -> String {

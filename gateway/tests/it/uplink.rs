@@ -257,19 +257,8 @@ async fn a_stream_that_was_deleted_is_made_anew_and_gets_everything_that_is_kept
 async fn what_neither_the_stream_nor_the_spool_has_any_more_is_told() {
     let nats = Nats::start().await;
     let folder = folder();
-    let mut spool = spool_config(folder.path());
-    spool.epoch_bytes = 1024 * 1024;
-    spool.keep_delivered_bytes = 0;
-    let gateway = Gateway::start_with(&spool, config(&nats.url()));
-    for number in 1..=60 {
-        gateway.take_bytes(number, format!("uplink {number} {}", "x".repeat(50_000)).as_bytes()).await;
-    }
-    gateway.all_delivered().await;
-    // Of what is delivered only the epoch that is being written stays.
-    let only_one_stays = async || gateway.custody.spool().status().epochs.len() == 1;
-    until("delivered epochs are gone", only_one_stays).await;
+    let gateway = Gateway::with_60_delivered_and_the_oldest_gone(folder.path(), config(&nats.url())).await;
     let oldest = gateway.custody.spool().oldest_number();
-    assert!(oldest > 1);
     nats.jetstream().await.delete_stream(STREAM).await.expect("deleting the stream");
     gateway.take(61).await;
     until("the gap has been told", async || gateway.status().gone > 0).await;

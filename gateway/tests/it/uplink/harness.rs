@@ -67,6 +67,22 @@ impl Gateway {
         Gateway { custody, committer, uplink, journal, journal_stop, journal_task, waiter }
     }
 
+    /// One that has taken and delivered 60 uplinks in several epochs, of which only the one being written is kept.
+    pub async fn with_60_delivered_and_the_oldest_gone(folder: &Path, config: Config) -> Gateway {
+        let mut spool = spool_config(folder);
+        spool.epoch_bytes = 1024 * 1024;
+        spool.keep_delivered_bytes = 0;
+        let gateway = Gateway::start_with(&spool, config);
+        for number in 1..=60 {
+            gateway.take_bytes(number, format!("uplink {number} {}", "x".repeat(50_000)).as_bytes()).await;
+        }
+        gateway.all_delivered().await;
+        let only_one_stays = async || gateway.custody.spool().status().epochs.len() == 1;
+        until("delivered epochs are gone", only_one_stays).await;
+        assert!(gateway.custody.spool().oldest_number() > 1);
+        gateway
+    }
+
     /// Takes uplink `number` of a device; says so when it is on disk.
     pub async fn take(&self, number: u32) {
         self.take_bytes(number, payload(number).as_bytes()).await;

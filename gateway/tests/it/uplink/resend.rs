@@ -2,7 +2,7 @@
 
 use weir_gateway::uplink::{Plan, Refused};
 
-use super::harness::{Gateway, config, folder, numbers, spool_config};
+use super::harness::{Gateway, config, folder, numbers};
 use crate::nats::Nats;
 use crate::proxy::Proxy;
 use crate::wait::until;
@@ -61,15 +61,7 @@ async fn a_number_that_was_never_given_out_is_refused_and_what_is_still_to_come_
 async fn what_is_not_kept_any_more_is_told_and_is_no_loss() {
     let nats = Nats::start().await;
     let folder = folder();
-    let mut spool = spool_config(folder.path());
-    spool.epoch_bytes = 1024 * 1024;
-    spool.keep_delivered_bytes = 0;
-    let gateway = Gateway::start_with(&spool, config(&nats.url()));
-    for number in 1..=60 {
-        gateway.take_bytes(number, format!("uplink {number} {}", "x".repeat(50_000)).as_bytes()).await;
-    }
-    gateway.all_delivered().await;
-    until("delivered epochs are gone", async || gateway.custody.spool().oldest_number() > 1).await;
+    let gateway = Gateway::with_60_delivered_and_the_oldest_gone(folder.path(), config(&nats.url())).await;
     let mut resend = gateway.uplink.resend();
     let plan = resend.ask(1).await.expect("some of it is kept");
     let oldest = plan.again.start;
@@ -105,8 +97,7 @@ async fn an_interrupted_resend_goes_on_and_leaves_nothing_out() {
     until("the first of it has arrived", async || copies(&nats, 1).await[0] == 2).await;
     proxy.pass_answers(true);
     for _ in 0..5 {
-        proxy.cut();
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        proxy.cut_and_wait().await;
     }
     resend.done(&plan).await.expect("it runs");
     let found = copies(&nats, 200).await;
@@ -116,8 +107,7 @@ async fn an_interrupted_resend_goes_on_and_leaves_nothing_out() {
     proxy.cut();
     let asked = tokio::spawn(async move { (resend.ask(150).await, resend) });
     for _ in 0..5 {
-        proxy.cut();
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        proxy.cut_and_wait().await;
     }
     let (plan, mut resend) = asked.await.expect("no panic");
     resend.done(&plan.expect("it is kept")).await.expect("it runs");
