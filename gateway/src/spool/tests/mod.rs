@@ -83,18 +83,27 @@ fn read_what_is_there(spool: &Spool, mut number: u64) -> (Numbered, Vec<(u64, u6
     }
 }
 
-/// A copy of a spool in use: what a killed process leaves.
+/// A copy of a spool in use: what a killed process leaves. Copying takes its time, and epochs go meanwhile: what tells that they
+/// were delivered is written before, so it is copied after.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("made");
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let to = to.join(path.file_name().expect("a name"));
-        // What is being deleted or renamed may be gone by now, as it may in a crash.
-        if path.is_dir() {
-            copy(&path, &to);
-        } else if let Err(error) = std::fs::copy(&path, &to) {
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+    // What is being deleted or renamed may be gone by now, as it may in a crash.
+    let unless_gone =
+        |error: std::io::Error| assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+    let entries = match std::fs::read_dir(from) {
+        Ok(entries) => entries.map(|entry| entry.expect("an entry").path()).collect(),
+        Err(error) => {
+            unless_gone(error);
+            Vec::new()
         }
+    };
+    let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
+    let name = |path: &Path| to.join(path.file_name().expect("a name"));
+    for folder in folders {
+        copy(&folder, &name(&folder));
+    }
+    for file in files {
+        std::fs::copy(&file, name(&file)).map_or_else(unless_gone, |_| ());
     }
 }
 
