@@ -10,7 +10,7 @@
 //!
 //! Commands flow the other way: [`downlink`], out of JetStream, onto the disk, to devices.
 //!
-//! Beside it: [`journal`] (what the gateway itself has to tell), [`giving_up`] (what a full spool drops, told), [`admin`] (HTTP for operators and machines),
+//! Beside it: [`journal`] (what the gateway itself has to tell), [`giving_up`] (what a full spool drops, told), [`telling`] (what damage took, told), [`admin`] (HTTP for operators and machines),
 //! [`facts`] (metrics), [`logging`], [`config`], [`cli`], [`service`] (systemd). [`running`] puts them together.
 //!
 //! The wall clock is read in [`clock`] and nowhere else.
@@ -31,6 +31,7 @@ pub mod mqtt;
 pub mod running;
 pub mod service;
 pub mod spool;
+pub mod telling;
 pub mod uplink;
 pub mod wear;
 

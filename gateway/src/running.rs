@@ -19,7 +19,7 @@ use crate::custody::{Committer, Custody};
 use crate::downlink::Downlink;
 use crate::uplink::Uplink;
 use crate::wear::Wear;
-use crate::{admin, downlink, facts, giving_up, journal, mqtt, spool, uplink};
+use crate::{admin, downlink, facts, giving_up, journal, mqtt, spool, telling, uplink};
 
 /// Where the addresses are written, in the spool's folder.
 pub const ADDRESSES_FILE: &str = "addresses.json";
@@ -87,6 +87,8 @@ pub struct Running {
     journal: JoinHandle<()>,
     journal_flushes: mpsc::Sender<journal::Flush>,
     giving_up: JoinHandle<()>,
+    /// Tells what the spool has lost.
+    telling_losses: JoinHandle<()>,
     uplink: Uplink,
     downlink: Downlink,
     drain_max: Duration,
@@ -137,6 +139,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let gateway = config.gateway.id;
     let giving_up =
         tokio::spawn(giving_up::run(custody.clone(), gateway, journal.clone(), journal_flushes.clone()));
+    let telling_losses =
+        tokio::spawn(telling::run(custody.clone(), journal.clone(), journal_flushes.clone()));
     let watching = tokio::spawn(clock.clone().watch(journal.clone()));
     let setup = downlink::Setup {
         config: config.commands,
@@ -191,6 +195,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         journal: journal_task,
         journal_flushes,
         giving_up,
+        telling_losses,
         uplink,
         downlink,
         drain_max,
@@ -235,6 +240,7 @@ impl Running {
             ("a listener", self.listeners.are_accepting()),
             ("the journal", !self.journal.is_finished()),
             ("what gives up", !self.giving_up.is_finished()),
+            ("what tells losses", !self.telling_losses.is_finished()),
         ];
         if let Some((part, _)) = parts.into_iter().find(|(_, alive)| !alive) {
             return Err(Dead::Part(part));
@@ -278,6 +284,8 @@ impl Running {
         // Only now: what the uplink found out meanwhile must be told as well.
         self.giving_up.abort();
         let _ = self.giving_up.await;
+        self.telling_losses.abort();
+        let _ = self.telling_losses.await;
         drop(self.journal_flushes);
         if timeout(JOURNAL_STOP_MAX, self.journal).await.is_err() {
             tracing::warn!("the gateway's own last events found no room in the spool");

@@ -16,7 +16,8 @@
 //! once, into `db`. A tree is named like its first record's key. As the last safeguard the folder is renamed after sled has opened it, so
 //! that an attempt to write a blob fails, and with it the commit.
 //!
-//! An epoch is written only by the process that made it. What another process left is read, never continued.
+//! An epoch is written only by the process that made it. What another process left is read, never continued, and without sled
+//! ([`super::closed`]), which would change it in opening it; but for epochs of the first version of records.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::folder::sync_folder;
-use super::record::{self, Draft, Record};
+use super::record::{self, Draft, Record, Stamp};
 
 /// sled joins a chain of ten: the first is the empty leaf, so nine records make ten.
 const LEAF_RECORDS_MAX: u32 = 9;
@@ -121,8 +122,8 @@ impl Writing {
     }
 
     /// Adds a record; durable only after [`Self::barrier`].
-    pub fn append(&mut self, first: u64, draft: &mut Draft) -> Result<Record, Error> {
-        let value = sled::IVec::from(draft.seal(first));
+    pub fn append(&mut self, first: u64, stamp: Stamp, draft: &mut Draft) -> Result<Record, Error> {
+        let value = sled::IVec::from(draft.seal(first, stamp));
         let key = first.to_be_bytes();
         let path = &self.epoch.path;
         let fits =

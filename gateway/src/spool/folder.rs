@@ -81,22 +81,33 @@ impl Folder {
         self.path.join("epochs")
     }
 
-    /// The spool's incarnation, made the first time. `random` is asked only then.
-    pub fn incarnation(&self, random: impl FnOnce() -> u64) -> Result<u64, Error> {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The spool's incarnation, if there is one.
+    pub fn read_incarnation(&self) -> Result<Option<u64>, Error> {
         let path = self.path.join("incarnation");
-        if let Some(fields) = read_fields(&path)? {
-            return match fields[..] {
-                [incarnation] => Ok(incarnation),
-                _ => Err(Error::Damaged { path, what: "it has not one number".to_owned() }),
-            };
+        let Some(fields) = read_fields(&path)? else { return Ok(None) };
+        match fields[..] {
+            [incarnation] => Ok(Some(incarnation)),
+            _ => Err(Error::Damaged { path, what: "it has not one number".to_owned() }),
         }
-        // Without it the numbers in the epochs mean nothing: making a new one would give old uplinks new names.
-        if self.has_epochs()? {
-            return Err(Error::Damaged { path, what: "it is missing, but there are epochs".to_owned() });
+    }
+
+    /// Writes down which spool this is.
+    pub fn write_incarnation(&self, incarnation: u64) -> Result<(), Error> {
+        write_fields(&self.path.join("incarnation"), &[incarnation])
+    }
+
+    /// Keeps a file that cannot be read, as `incarnation.damaged`.
+    pub fn set_incarnation_aside(&self) -> Result<(), Error> {
+        let path = self.path.join("incarnation");
+        match fs::rename(&path, path.with_extension("damaged")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("rename", path)(error)),
+            _ => sync_folder(&self.path),
         }
-        let incarnation = random();
-        write_fields(&path, &[incarnation])?;
-        Ok(incarnation)
     }
 
     /// How far the spool was delivered when that was last written down. To be asked before the incarnation.

@@ -11,9 +11,11 @@
 //! ```text
 //! FOLDER/lock                          who has it
 //! FOLDER/incarnation                   made once: which spool this is
+//! FOLDER/numbers                       which numbers were given out ([`numbers`])
+//! FOLDER/losses                        which are lost by damage, and told ([`losses`])
 //! FOLDER/given-up, given-up.2          with `drop-oldest`: what was given up last, until it is told
 //! FOLDER/delivered                     what the stream has acknowledged; may be behind the truth, never ahead
-//! FOLDER/delivered.damaged             the last one that could not be read
+//! FOLDER/*.damaged                     the last incarnation or delivered that could not be read
 //! FOLDER/epochs/00000000000000000001/  an epoch: a sled database of records from this number on
 //! FOLDER/epochs/00000000000000104822/  the next one
 //! FOLDER/epochs/*.new, *.gone          being made or made ahead, being deleted: removed at start
@@ -27,21 +29,29 @@
 //! is there is still read, delivered and deleted, none of which needs room ([`disk`]).
 //!
 //! # Invariants
-//! - Numbers are given out once within an incarnation, without holes. A hole is damage, and reading tells it ([`Error::Missing`]).
-//! - Epochs are written only by the process that made them, in the order of their names; names are durable before contents.
+//! - Numbers are given out once within an incarnation, without holes, whatever is damaged ([`recovery`]). A hole is damage, and
+//!   reading tells it ([`Error::Missing`]); what is readable around it is read ([`closed`]).
+//! - Epochs are written only by the process that made them, in the order of their names; names are durable before contents. By
+//!   any other process, and when they are closed, they are only read.
 //! - An epoch is deleted only when a newer one exists, and it is wholly delivered, or what is in it was written down and will be
 //!   told ([`give_up`]).
 //! - Opening reads only the last epoch.
 
 pub mod account;
+mod closed;
 mod config;
+mod damage;
 mod disk;
 mod epoch;
 mod error;
 mod folder;
 mod give_up;
+mod losses;
+mod numbers;
 pub mod record;
+mod recovery;
 mod room;
+mod scan;
 mod since;
 mod status;
 mod tail;
@@ -53,12 +63,16 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
+use self::closed::Closed;
 use self::epoch::{Blank, Epoch, SLED_SEGMENT_BYTES};
 use self::folder::Folder;
 use self::give_up::Note;
+use self::losses::Losses;
+use self::numbers::Numbers;
 use self::room::Ground;
 use self::tail::Tail;
 use crate::config::value;
@@ -68,6 +82,7 @@ pub use self::account::GivenUp;
 pub use self::config::{Config, WhenFull};
 pub use self::error::Error;
 pub use self::folder::Delivered;
+pub use self::losses::Lost;
 pub use self::record::{Draft, RECORD_BYTES_MAX, Record};
 pub use self::room::{Full, Patience};
 pub use self::status::{EpochStatus, Status};
@@ -82,6 +97,13 @@ pub struct Spool {
     state: Mutex<State>,
     /// Held while reading: one reader at a time.
     reading: Mutex<Reading>,
+    numbers: Numbers,
+    /// What is lost by damage.
+    losses: Mutex<Losses>,
+    /// Tells that there may be something to tell.
+    lost: Notify,
+    /// Which epoch cannot be read, and since when.
+    failing: Mutex<Option<(u64, Instant)>>,
     /// What was given up last. Held while more is.
     note: Mutex<Note>,
     /// Tells that something may have to be given up.
@@ -130,7 +152,7 @@ struct State {
 }
 
 /// The closed epoch that was read last.
-type Reading = Option<(u64, Arc<Epoch>)>;
+type Reading = Option<(u64, Closed)>;
 
 /// What is known of an epoch without opening it.
 #[derive(Debug, Clone, Copy)]
@@ -262,18 +284,12 @@ impl Spool {
             let reason = "their epoch has been deleted meanwhile".to_owned();
             return Err(Error::Missing { from: number, to: end, reason });
         }
-        if reading.as_ref().is_none_or(|(open, _)| *open != first) {
+        if reading.as_ref().is_some_and(|(open, _)| *open != first) {
             disk::let_go(reading.take());
-            match disk::open_epoch(&self.epoch_path(first)) {
-                Ok(epoch) => *reading = Some((first, Arc::new(epoch))),
-                Err(error) if !error.is_damage() => return Err(error),
-                Err(error) => {
-                    return Err(Error::Missing { from: number, to: end, reason: error.with_causes() });
-                }
-            }
         }
-        let (_, epoch) = reading.as_ref().expect("opened just now");
-        epoch.read(number, end, bytes_max)
+        let read = self.read_closed(reading, first, number..end, bytes_max);
+        self.count_failure(first, &read);
+        read
     }
 
     /// The stream has everything below `number`; the last of it is in its message `stream_sequence`. Never blocks on the disk.

@@ -32,6 +32,8 @@ pub struct Status {
     pub full: Option<Full>,
     /// Why the last commit failed, until one succeeds.
     pub trouble: Option<String>,
+    /// Uplinks that are lost by damage, as far as they belong to what is kept.
+    pub lost: u64,
     /// Oldest first.
     pub epochs: Vec<EpochStatus>,
 }
@@ -63,6 +65,7 @@ impl Spool {
             Some(part.received_ms)
         });
         self.look();
+        let lost = self.lost().count(self.incarnation);
         let state = self.state();
         let ends = state.epochs.iter().skip(1).map(|epoch| epoch.first).chain([state.next]);
         let last = state.epochs.len().saturating_sub(1);
@@ -86,6 +89,7 @@ impl Spool {
             free_min_bytes: self.config.free_min,
             full: state.disk.full,
             trouble: state.disk.trouble.clone(),
+            lost,
             epochs: epochs.collect(),
         }
     }

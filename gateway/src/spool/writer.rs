@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::disk;
-use super::epoch::{self, Blank, EPOCH_UPLINKS_MAX, Writing};
+use super::epoch::{self, Blank, Writing};
 use super::error::Error;
 use super::folder::{Folder, Mark};
 use super::give_up::Note;
-use super::record::{Draft, Record};
+use super::losses::{Losses, Stage};
+use super::record::{Draft, Record, Stamp};
+use super::recovery::{Named, Recovered};
 use super::room::Ground;
 use super::tail::Tail;
 use super::{Config, Disk, GivenUp, Known, Spool, State, WhenFull, epoch_name};
@@ -64,11 +66,17 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
     config.check()?;
     let folder = Folder::open(&config.folder, now_ms)?;
     let mut mark = folder.mark()?;
-    let incarnation = folder.incarnation(random)?;
     let mut epochs = list_epochs(&folder)?;
+    let named = Named::find(&folder, &mut mark, &epochs, random)?;
+    let incarnation = named.incarnation;
     let note = Note::open(&config.folder, incarnation)?;
     finish_giving_up(&folder, &note.given_up, &mut epochs)?;
-    let (next, renew) = find_next(&folder, &mut mark, &mut epochs)?;
+    let Recovered { next, renew, numbers } =
+        named.go_on(&folder, &mut mark, &mut epochs, note.given_up.end)?;
+    let mut losses = Losses::open(&config.folder)?;
+    if let Some(left) = &named.left {
+        losses.add(left, Stage::ToTell)?;
+    }
     if config.when_full == WhenFull::DropOldest {
         match note.reserve() {
             // Something has to be delivered or deleted first; it is tried again when there is something to write.
@@ -79,12 +87,10 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
             reserved => reserved?,
         }
     }
-    if let Some(oldest) = epochs.front()
-        && mark.delivered.number < oldest.first
-        && oldest.first != note.given_up.end
-    {
-        // What is deleted otherwise has been delivered.
-        mark.delivered.number = oldest.first;
+    // Whoever reads begins there: he will not come upon what is before it again.
+    let begin = epochs.front().map_or(next, |oldest| oldest.first).min(mark.delivered.number);
+    if let Err(error) = losses.forget_below(incarnation, begin) {
+        tracing::debug!(error = error.with_causes(), "old losses are forgotten later");
     }
     let state = State {
         epochs,
@@ -102,6 +108,10 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         incarnation,
         state: Mutex::new(state),
         reading: Mutex::new(None),
+        numbers,
+        losses: Mutex::new(losses),
+        lost: Notify::new(),
+        failing: Mutex::new(None),
         note: Mutex::new(note),
         giving_up: Notify::new(),
         marking: Mutex::new(()),
@@ -158,45 +168,6 @@ fn finish_giving_up(folder: &Folder, given_up: &GivenUp, epochs: &mut VecDeque<K
     Ok(())
 }
 
-/// The next number: after the last record of the last epoch, and no lower than was ever written down. And whether the writer
-/// has to begin with [`Writer::renew`].
-fn find_next(folder: &Folder, mark: &mut Mark, epochs: &mut VecDeque<Known>) -> Result<(u64, bool), Error> {
-    let Some(last) = epochs.back().copied() else {
-        return Ok((mark.next.max(mark.delivered.number), false));
-    };
-    let path = folder.epochs().join(epoch_name(last.first));
-    let end = disk::settle(&path).and_then(|()| disk::open_epoch(&path)).and_then(|epoch| epoch.end());
-    let next = match end {
-        Ok(Some(end)) => end,
-        Ok(None) => last.first,
-        Err(error) if !error.is_damage() => return Err(error),
-        Err(error) => {
-            // Its numbers may have been given out and even forwarded: none of them may be given out again.
-            tracing::error!(
-                error = error.with_causes(),
-                "the last epoch cannot be read, numbers go on behind it"
-            );
-            last.first + EPOCH_UPLINKS_MAX
-        }
-    };
-    let next = next.max(mark.next).max(mark.delivered.number);
-    if next == last.first {
-        // It is empty, and the next epoch will have its name. That name is also what says where numbers go on, so that
-        // is written down first.
-        let written = folder.write_mark(&Mark { next, ..*mark });
-        match written.and_then(|()| epoch::hide(&path)).and_then(|gone| epoch::remove(&gone)) {
-            Ok(()) => {
-                mark.next = next;
-                epochs.pop_back();
-            }
-            // On a full disk it stays until there is something to put in its place.
-            Err(error) if error.may_pass() && path.exists() => return Ok((next, true)),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((next, false))
-}
-
 fn random() -> u64 {
     // Seeded by the operating system for every process, and again by the time and the process: it need not be secret, only never be the same.
     RandomState::new().hash_one((std::process::id(), Instant::now()))
@@ -248,19 +219,22 @@ impl Writer {
 
     fn store(&mut self, drafts: &mut [Draft]) -> Result<u64, Error> {
         let mut stored = Vec::with_capacity(drafts.len());
+        // Everything below is on the disk: else this would not have begun.
+        let stamp = Stamp { incarnation: self.spool.incarnation, commit: self.next };
         for draft in drafts {
             let count = u64::from(draft.count());
             if self.writing.as_ref().is_none_or(|writing| !writing.has_room(self.next, count)) {
                 self.switch()?;
             }
             let writing = self.writing.as_mut().expect("switched to just now");
-            stored.push(writing.append(self.next, draft)?);
+            stored.push(writing.append(self.next, stamp, draft)?);
             self.next += count;
         }
         let Some(writing) = &self.writing else { return Ok(self.next) };
         let began = Instant::now();
         writing.barrier()?;
         facts::synced(began.elapsed());
+        self.spool.numbers.given_out(self.next);
         let bytes = writing.log_bytes()?;
         self.show(stored, bytes);
         if bytes >= self.spool.config.epoch_bytes {
@@ -504,7 +478,12 @@ impl Spool {
 
     fn delete_oldest(&self, first: u64) -> Result<(), Error> {
         let path = self.epoch_path(first);
-        // Nobody may be about to open it: sled would make what is not there.
+        let kept = self.state().epochs.get(1).map(|epoch| epoch.first);
+        if let Some(kept) = kept {
+            // Else the next start would take it for lost, if there was no room for the mark.
+            self.numbers.kept_from(kept)?;
+        }
+        // Nobody may be about to open it: what is not there would be told to be lost.
         let mut reading = self.reading();
         disk::let_go(reading.take_if(|(open, _)| *open == first));
         let mut state = self.state();

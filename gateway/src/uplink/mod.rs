@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use weir_contract::Id;
 use weir_contract::segment::{HEAD_LEN_MAX, SEGMENT_LEN_MAX};
@@ -49,7 +49,7 @@ use self::segment::{Builder, Segment};
 use self::status::Board;
 use crate::clock::Clock;
 use crate::spool::{Record, Spool};
-use crate::{facts, journal};
+use crate::{facts, journal, telling};
 
 /// The running uplink. Dropping it stops it; what was under way is looked for at the next start.
 #[derive(Debug)]
@@ -303,7 +303,7 @@ impl Worker {
                         reason,
                         "the spool is damaged; going on behind the damage"
                     );
-                    self.tell_gone(position.from, to, Cow::Borrowed("spool-damaged"));
+                    self.lose(position.from, to).await;
                     position.from = to;
                     continue;
                 }
@@ -434,6 +434,25 @@ impl Worker {
 
     fn release(&self, number: u64, sequence: u64) -> Result<(), Trouble> {
         self.spool.release(number, sequence).map_err(|error| Trouble::new(Kind::Spool, error.with_causes()))
+    }
+
+    /// Has it told, once, that numbers are gone that the stream has never had.
+    async fn lose(&mut self, from: u64, to: u64) {
+        if to <= self.told_gone {
+            return;
+        }
+        let spool = Arc::clone(&self.spool);
+        let noted = spawn_blocking(move || spool.lose(from, to)).await;
+        match noted.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())) {
+            Ok(lost) => {
+                self.told_gone = to;
+                self.board.gone(lost);
+            }
+            Err(error) => {
+                tracing::warn!(error = error.with_causes(), "cannot note what is lost; it is told without");
+                self.tell_gone(from, to, Cow::Borrowed(telling::REASON));
+            }
+        }
     }
 
     /// Tells once, in the journal, the metrics and the status, that numbers are gone.

@@ -9,6 +9,7 @@ use weir_contract::uplink::{self, Event, Header};
 
 use super::{NOW_MS, config, copy};
 use crate::spool::account::{Account, REASON};
+use crate::spool::record::tests::STAMP;
 use crate::spool::{Config, Draft, Error, GivenUp, Spool, WhenFull, Writer};
 
 const GATEWAY: &str = "gw-1";
@@ -354,7 +355,7 @@ fn what_given_up_uplinks_say_of_losses_is_told_again_but_no_devices_word_on_anot
     draft.push(&id("d1"), NOW_MS, None, &payload(7, 13, 13, Some((Some("d2"), 6, 1, 3)), 0));
     draft.push(&gateway, NOW_MS, None, &payload(5, 1, 1, Some((Some("d3"), 4, 5, 6)), 0));
     draft.push(&id("d4"), NOW_MS, None, b"no uplink");
-    let value = draft.seal(100).to_vec();
+    let value = draft.seal(100, STAMP).to_vec();
     let record = draft.record(100, value.into());
     account.record(&record, 100);
     account.unreadable(104, 110);
@@ -388,7 +389,7 @@ proptest! {
         for (device, boot, first, more) in &uplinks {
             draft.push(&id(&format!("d{device}")), NOW_MS, None, &payload(*boot, *first, first + more, None, 1));
         }
-        let value = draft.seal(1).to_vec();
+        let value = draft.seal(1, STAMP).to_vec();
         let record = draft.record(1, value.into());
         let mut account = Account::new(&gateway);
         account.record(&record, 1 + skip);

@@ -2,6 +2,7 @@ mod damage;
 mod giving_up;
 mod holding;
 mod model;
+mod ruin;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
