@@ -22,6 +22,7 @@ pub struct Gateway {
     id: String,
     folder: PathBuf,
     program: Program,
+    environment: Vec<String>,
     config: Table,
     process: Option<Process>,
     mqtt: Vec<SocketAddr>,
@@ -63,8 +64,9 @@ impl Gateway {
     pub fn start_program(program: Program, id: &str, folder: &Path, config: Table) -> Result<Gateway> {
         std::fs::create_dir_all(folder)?;
         let (id, folder) = (id.to_owned(), folder.to_owned());
+        let (environment, mqtt) = (Vec::new(), Vec::new());
         let mut gateway =
-            Gateway { id, folder, program, config, process: None, mqtt: Vec::new(), admin: None };
+            Gateway { id, folder, program, environment, config, process: None, mqtt, admin: None };
         gateway.start_again()?;
         Ok(gateway)
     }
@@ -76,9 +78,13 @@ impl Gateway {
         let said = self.spool_folder()?.join("addresses.json");
         let _ = std::fs::remove_file(&said);
         let file = file.to_str().context("a folder that is not UTF-8")?;
-        let arguments = self.program.arguments(&["run", "--config", file]);
+        let program = match self.environment.as_slice() {
+            [] => self.program.clone(),
+            variables => self.program.with_environment(variables.to_vec())?,
+        };
+        let arguments = program.arguments(&["run", "--config", file]);
         let log = self.folder.with_extension("log");
-        let mut process = Process::start(&self.id, &self.program.file, &arguments, &log)?;
+        let mut process = Process::start(&self.id, &program.file, &arguments, &log)?;
         let addresses: Addresses = process.until(START_WITHIN, &format!("{} to listen", self.id), || {
             Ok(std::fs::read(&said).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
         })?;
@@ -173,6 +179,11 @@ impl Gateway {
     /// What it will be started with the next time.
     pub fn config_mut(&mut self) -> &mut Table {
         &mut self.config
+    }
+
+    /// What it will have in its environment the next time it is started, each `NAME=value`.
+    pub fn set_environment(&mut self, variables: Vec<String>) {
+        self.environment = variables;
     }
 
     /// Where its spool is.

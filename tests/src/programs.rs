@@ -82,11 +82,33 @@ impl Program {
         Ok(Some(Program { file: emulator, before }))
     }
 
+    /// The same program, started with these in its environment, each `NAME=value`.
+    pub fn with_environment(&self, variables: Vec<String>) -> Result<Program> {
+        let file = self.file.to_str().context("a folder that is not UTF-8")?.to_owned();
+        let before = variables.into_iter().chain([file]).chain(self.before.clone()).collect();
+        Ok(Program { file: "env".into(), before })
+    }
+
     /// All that follows [`file`](Self::file) on the command line, if the program is to be given these.
     #[must_use]
     pub fn arguments<'a>(&'a self, own: &[&'a str]) -> Vec<&'a str> {
         self.before.iter().map(String::as_str).chain(own.iter().copied()).collect()
     }
+}
+
+/// The unit tests of one of the workspace's libraries, as a program; built if it is missing or old.
+pub fn unit_tests(library: &str) -> Result<PathBuf> {
+    let done = cargo(&["test", "--lib", "--no-run", "--message-format", "json"])?;
+    for line in String::from_utf8_lossy(&done).lines() {
+        let Ok(said) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        if said["target"]["name"] == library
+            && said["profile"]["test"] == true
+            && let Some(path) = said["executable"].as_str()
+        {
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo built no unit tests of {library}")
 }
 
 /// nats-server: `$NATS_SERVER`, else what `make setup` found.
@@ -145,9 +167,14 @@ pub fn folder() -> Result<PathBuf> {
 }
 
 fn build() -> Result<()> {
+    cargo(&["build", "--bins"]).map(|_| ())
+}
+
+/// Has cargo do something with the whole workspace, in the profile of this program; what it printed.
+fn cargo(arguments: &[&str]) -> Result<Vec<u8>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "--workspace", "--bins"]).current_dir(root());
+    command.args(arguments).args(["--quiet", "--locked", "--workspace"]).current_dir(root());
     // What cargo says to this test about its own package would look to build scripts (ring's watches it) like a change,
     // and half of the dependencies would be built again, now and at the next `make`.
     for (name, _) in std::env::vars_os() {
@@ -163,9 +190,9 @@ fn build() -> Result<()> {
     if folder()?.ends_with("release") {
         command.arg("--release");
     }
-    let done = command.output().context("running cargo build")?;
+    let done = command.output().context("running cargo")?;
     if !done.status.success() {
-        bail!("cargo build --workspace --bins: {}", String::from_utf8_lossy(&done.stderr));
+        bail!("cargo {} --workspace: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr));
     }
-    Ok(())
+    Ok(done.stdout)
 }

@@ -4,6 +4,7 @@
 mod cloud;
 mod doors;
 pub mod log;
+mod machines;
 mod processes;
 mod strangers;
 mod uplink;
@@ -38,10 +39,16 @@ pub trait Fault {
 
 /// Every kind there is. A seed means the same faults as long as this list is the same.
 pub fn kinds() -> Vec<&'static Kind> {
-    [processes::KINDS, uplink::KINDS, doors::KINDS, log::KINDS, cloud::KINDS, strangers::KINDS]
-        .into_iter()
-        .flatten()
-        .collect()
+    let kinds = [
+        processes::KINDS,
+        uplink::KINDS,
+        doors::KINDS,
+        log::KINDS,
+        cloud::KINDS,
+        strangers::KINDS,
+        machines::KINDS,
+    ];
+    kinds.into_iter().flatten().collect()
 }
 
 impl Kind {

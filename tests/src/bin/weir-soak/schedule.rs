@@ -24,6 +24,8 @@ pub enum Part {
     Doors,
     /// Strangers who talk to gateways.
     Strangers,
+    /// A record that is played back, beside everything else.
+    Replay,
 }
 
 /// One fault in a round.
