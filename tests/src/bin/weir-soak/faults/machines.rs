@@ -1,4 +1,4 @@
-//! What the machine under a gateway does: its disk is full, its clock is wrong, its power is cut.
+//! What the machine under a gateway does: its disk is full, its clock is wrong, its power is cut, its files are damaged.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use crate::schedule::Part;
 pub const KINDS: &[Kind] = &[
     Kind { name: "disk full", parts: &[Part::Gateways], make: |rng| Box::new(Full { place: rng.usize(..) }) },
     Kind { name: "clock wrong", parts: &[Part::Gateways], make: |rng| Box::new(Clock::new(rng)) },
-    Kind { name: "power cut", parts: &[Part::Replay], make: |rng| Box::new(PowerCuts::new(rng)) },
+    Kind { name: "power cut", parts: &[Part::Replay], make: |rng| Box::new(Replayed::power_cuts(rng)) },
+    Kind { name: "files damaged", parts: &[Part::Replay], make: |rng| Box::new(Replayed::damage(rng)) },
 ];
 
 /// A gateway finds less free on its disk than is to stay free there. It is started again with that as its configuration, since
@@ -127,31 +128,44 @@ impl Fault for Clock {
     }
 }
 
-/// The power is cut at any moment of another gateway's life, again and again, on a disk that forgets what was not synced:
-/// the record of the writes of a real spool is played back (`custody::tests::power` of weir-gateway). This machine's own
-/// cache cannot be made to forget.
-struct PowerCuts {
+/// What cannot be done to processes that others are to outlive happens to another spool beside them: a test of
+/// weir-gateway, with a seed of its own.
+struct Replayed {
+    test: &'static str,
     seed: u64,
     log: PathBuf,
     replay: Option<Process>,
 }
 
-impl PowerCuts {
-    fn new(rng: &mut Rng) -> PowerCuts {
-        PowerCuts { seed: rng.u64(..), log: PathBuf::new(), replay: None }
+impl Replayed {
+    /// The power is cut at any moment of a gateway's life, again and again, on a disk that forgets what was not synced: the
+    /// record of its writes is played back. This machine's own cache cannot be made to forget.
+    fn power_cuts(rng: &mut Rng) -> Replayed {
+        Replayed::new("custody::tests::power::hundreds_of_power_cuts_take_back_no_promise", rng)
+    }
+
+    /// Files of a spool are damaged: what is gone is told by custody numbers, since nobody knows any more whose they were.
+    fn damage(rng: &mut Rng) -> Replayed {
+        Replayed::new(
+            "spool::tests::ruin::whatever_is_damaged_each_number_is_read_or_told_once_and_none_is_given_out_twice",
+            rng,
+        )
+    }
+
+    fn new(test: &'static str, rng: &mut Rng) -> Replayed {
+        Replayed { test, seed: rng.u64(..), log: PathBuf::new(), replay: None }
     }
 }
 
-impl Fault for PowerCuts {
+impl Fault for Replayed {
     fn begin(&mut self, field: &mut Field) -> Result<()> {
-        const TEST: &str = "custody::tests::power::hundreds_of_power_cuts_take_back_no_promise";
         const CUTS: u32 = 25;
         let tests = programs::unit_tests("weir_gateway")?;
         let tests = tests.to_str().context("a folder that is not UTF-8")?;
         let (seed, cuts) = (format!("WEIR_SEED={}", self.seed), format!("WEIR_CUTS={CUTS}"));
-        let arguments = [seed.as_str(), &cuts, tests, TEST, "--exact", "--nocapture"];
-        self.log = field.folder().join(format!("power-cuts-{}.log", self.seed));
-        self.replay = Some(Process::start("power cuts", "env".as_ref(), &arguments, &self.log)?);
+        let arguments = [seed.as_str(), &cuts, tests, self.test, "--exact", "--nocapture"];
+        self.log = field.folder().join(format!("replay-{}.log", self.seed));
+        self.replay = Some(Process::start(self.test, "env".as_ref(), &arguments, &self.log)?);
         Ok(())
     }
 
@@ -159,8 +173,9 @@ impl Fault for PowerCuts {
         const WITHIN: Duration = Duration::from_secs(120);
         let mut replay = self.replay.take().context("it has begun")?;
         let status = replay.wait(WITHIN)?;
-        let log = &self.log;
-        ensure!(status.success(), "{status}; the end of its log:\n{}", process::tail(log, 15));
+        let said = process::tail(&self.log, 15);
+        // A test of another name is none, and none has failed.
+        ensure!(status.success() && said.contains("1 passed"), "{status}; the end of its log:\n{said}");
         Ok(Instant::now())
     }
 }
