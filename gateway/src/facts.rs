@@ -46,6 +46,8 @@ struct Facts {
     uplinks_ahead: Counter,
     uplinks_ahead_left_out: Counter,
     uplinks_gone: Counter,
+    spool_lost: Gauge,
+    spool_aside: Gauge,
     journal_lost: Counter,
     spool_bytes: Gauge,
     spool_backlog: Gauge,
@@ -253,6 +255,14 @@ pub fn uplinks_gone(count: u64) {
     with(|facts| facts.uplinks_gone.increment(count));
 }
 
+/// What is noted as lost by damage, and how many damaged epochs are set aside; set when somebody asks.
+pub fn spool_damage(lost: u64, aside: usize) {
+    with(|facts| {
+        facts.spool_lost.set(lost as f64);
+        facts.spool_aside.set(aside as f64);
+    });
+}
+
 /// The gateway's own events that found no room.
 pub fn journal_lost(count: u64) {
     with(|facts| facts.journal_lost.increment(count));
@@ -435,7 +445,17 @@ impl Facts {
             uplinks_gone: count(
                 "weir_gateway_uplinks_gone_total",
                 Unit::Count,
-                "Uplinks gone from the stream after it had acknowledged them, and from the spool",
+                "Uplinks that are in neither the stream nor the spool any more, by damage for example; each is told in the ledger",
+            ),
+            spool_lost: level(
+                "weir_gateway_spool_lost_uplinks",
+                Unit::Count,
+                "Uplinks lost by damage in what the spool keeps, or kept lately; look at weir_gateway_uplinks_gone_total for all",
+            ),
+            spool_aside: level(
+                "weir_gateway_spool_damaged_epochs",
+                Unit::Count,
+                "Damaged epochs that are set aside in the spool's folder",
             ),
             journal_lost: count(
                 "weir_gateway_journal_lost_total",

@@ -127,6 +127,12 @@ pub struct SpoolStatus {
     pub free_min_bytes: u64,
     /// Why nothing more can be stored, if so: `bytes-max`, `free-min` or `disk`.
     pub full: Option<String>,
+    /// Uplinks that are lost by damage, as far as they belong to what is kept or was lately.
+    #[serde(default)]
+    pub lost: u64,
+    /// Damaged epochs that are set aside.
+    #[serde(default)]
+    pub aside: usize,
     /// How many epochs there are.
     pub epochs: usize,
 }
@@ -197,6 +203,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
             let age =
                 spool.oldest_received_ms.map(|at_ms| Duration::from_millis(now_ms.saturating_sub(at_ms)));
             facts::spool(spool.bytes, spool.waiting, age, spool.free_bytes);
+            facts::spool_damage(spool.lost, spool.aside);
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], facts::render()).into_response()
         }
         Err(response) => response,
@@ -228,6 +235,8 @@ async fn status(State(sources): State<Sources>) -> Response {
             free_bytes: spool.free_bytes,
             free_min_bytes: spool.free_min_bytes,
             full: spool.full.map(|full| full.as_str().to_owned()),
+            lost: spool.lost,
+            aside: spool.aside,
             epochs: spool.epochs.len(),
         },
         wear,

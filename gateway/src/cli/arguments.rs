@@ -17,6 +17,7 @@ Examples:
   weir-gateway check --config gateway.toml        is the configuration right?
   weir-gateway status --config gateway.toml       how does the running one do?
   weir-gateway spool --config gateway.toml        what is kept on disk?
+  weir-gateway spool verify --config gateway.toml is what a stopped one keeps whole? (spool repair mends it)
   weir-gateway hash-password --name alice >> passwords
 
 deploy/gateway.toml explains every setting. Logs go to standard error; WEIR_LOG=debug tells more."
@@ -46,8 +47,17 @@ Examples:
   weir-gateway status --config gateway.toml
   weir-gateway status --admin 10.0.0.7:9880 --json | jq .uplink.state")]
     Status(Ask),
-    /// Show what the running gateway keeps on disk: epochs, numbers, bytes
-    Spool(Ask),
+    /// Show what the running gateway keeps on disk; verify or repair the spool of one that is stopped
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "\
+Examples:
+  weir-gateway spool --config gateway.toml                     epochs, numbers, bytes of the running one
+  weir-gateway spool verify --config gateway.toml              is anything damaged, and what does it cost?
+  weir-gateway spool repair --config gateway.toml --dry-run    what would a repair do?"
+    )]
+    Spool(Spool),
     /// Show what the running gateway refused lately, and why
     Refusals(Ask),
     /// Make a line of the password file (mqtt.password_file); reads the password from standard input
@@ -60,6 +70,67 @@ Examples:
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
+}
+
+/// Whom to ask, or what to do with a spool that nobody has.
+#[derive(Args, Clone, Debug)]
+pub struct Spool {
+    #[command(subcommand)]
+    pub task: Option<SpoolTask>,
+    #[command(flatten)]
+    pub ask: Option<Ask>,
+}
+
+/// What to do with the spool of a stopped gateway.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SpoolTask {
+    /// Look into every epoch of a stopped gateway's spool: what it holds, what is damaged and where, which numbers are gone
+    ///
+    /// Changes nothing. Ends with 0 if the spool is sound, with 3 if something is damaged, with 1 if it could not be looked into: a
+    /// gateway has it, there is none, or the disk does not let it be read.
+    #[command(after_help = "\
+Examples:
+  weir-gateway spool verify --config gateway.toml
+  weir-gateway spool verify --folder /mnt/card/var/lib/weir/spool --json | jq '.epochs[].gone'")]
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Save what is readable of damaged epochs, set these aside, note what is gone for the ledger
+    ///
+    /// A damaged epoch is kept in the folder `damaged` of the spool, under its name and the time; delete it when nobody wants to look
+    /// at it any more. What is gone is told by the gateway after its next start. Needs room for one epoch at a time. May be broken off
+    /// and done again. Ends with 0 when the spool is sound, with 3 after a dry run that found damage, with 1 if it could not be done.
+    #[command(after_help = "\
+Examples:
+  systemctl stop weir-gateway
+  weir-gateway spool repair --config /etc/weir/gateway.toml --dry-run
+  weir-gateway spool repair --config /etc/weir/gateway.toml
+  systemctl start weir-gateway")]
+    Repair {
+        #[command(flatten)]
+        place: Place,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where a spool is.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// The spool of this configuration
+    #[arg(long, short, value_name = "FILE", required_unless_present = "folder")]
+    pub config: Option<PathBuf>,
+    /// The spool in this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
+    pub folder: Option<PathBuf>,
 }
 
 /// Which configuration.
@@ -114,7 +185,19 @@ mod tests {
         assert!(matches!(parse("weir-gateway -c g.toml"), Ok(Command::Run(_))));
         assert!(matches!(parse("weir-gateway run --config g.toml"), Ok(Command::Run(_))));
         assert!(matches!(parse("weir-gateway status --admin localhost:9880 --json"), Ok(Command::Status(_))));
+        let spool = |text| match parse(text) {
+            Ok(Command::Spool(spool)) => (spool.task, spool.ask),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(spool("weir-gateway spool --config g.toml --json"), (None, Some(_))));
+        let verify = spool("weir-gateway spool verify --config g.toml --json");
+        assert!(matches!(verify, (Some(SpoolTask::Verify { json: true, .. }), _)));
+        let repair = spool("weir-gateway spool repair --folder f --dry-run");
+        assert!(matches!(repair, (Some(SpoolTask::Repair { dry_run: true, .. }), _)));
         for wrong in [
+            "weir-gateway spool",
+            "weir-gateway spool verify",
+            "weir-gateway spool repair --config a --folder b",
             "weir-gateway",
             "weir-gateway run",
             "weir-gateway status",

@@ -3,6 +3,7 @@
 mod arguments;
 mod passwords;
 mod show;
+mod spool;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,16 +18,17 @@ use crate::config::value::show;
 use crate::config::{Config, Machine, fit};
 use crate::running::Dead;
 use crate::service::Manager;
-use crate::{logging, mqtt, running, spool, uplink};
+use crate::{logging, mqtt, running, uplink};
 
 /// For reads that are under way when everything else has ended.
 const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
 
-/// Ends with 0, with 1 if something went wrong, with 2 if the command line cannot be understood.
+/// Ends with 0, with 1 if something went wrong, with 2 if the command line cannot be understood, with 3 if what was looked into is
+/// damaged.
 #[must_use]
 pub fn main() -> ExitCode {
     match act(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("weir-gateway: {}", with_causes(&error));
             ExitCode::FAILURE
@@ -34,15 +36,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn act(arguments: Arguments) -> Result<()> {
-    match arguments.what_to_do() {
+fn act(arguments: Arguments) -> Result<ExitCode> {
+    let done = match arguments.what_to_do() {
         Command::Run(file) => run(&file.config),
         Command::Check(file) => check(&file.config),
         Command::Status(ask) => show::status(&ask),
-        Command::Spool(ask) => show::spool(&ask),
+        Command::Spool(task) => return spool::act(&task),
         Command::Refusals(ask) => show::refusals(&ask),
         Command::HashPassword { name } => passwords::hash(name.as_deref()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn run(file: &Path) -> Result<()> {
@@ -93,7 +96,7 @@ async fn until_told(config: Config) -> Result<()> {
 }
 
 /// Nothing of what waits can be stored any more: there is nothing to drain.
-fn spool_failed(error: &spool::Error) -> anyhow::Error {
+fn spool_failed(error: &crate::spool::Error) -> anyhow::Error {
     anyhow::anyhow!(
         "the spool cannot be written, so nothing is acknowledged any more; devices keep what they have. \
          Start again when the disk is well: {}",

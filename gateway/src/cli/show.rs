@@ -59,6 +59,14 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
     if let Some(gone @ 1..) = uplink["gone"].as_u64() {
         row("GONE", format!("{gone} uplinks are neither in the stream nor in the spool any more"));
     }
+    if status.spool.lost > 0 {
+        let lost = status.spool.lost;
+        row("DAMAGED", format!("{lost} uplinks are lost by damage on the disk, and told in the ledger"));
+    }
+    if status.spool.aside > 0 {
+        let aside = status.spool.aside;
+        row("set aside", format!("{aside} damaged epochs, in the folder damaged of the spool"));
+    }
     if let Some((from, to)) = uplink["again"]["from"].as_u64().zip(uplink["again"]["to"].as_u64()) {
         row("sending again", format!("numbers {from} to {}, as it was asked to", to.saturating_sub(1)));
     }
@@ -235,12 +243,12 @@ fn address(ask: &Ask) -> Result<String> {
     Ok(address.context("the file of addresses names no admin address")?.to_string())
 }
 
-fn json(answer: &Value) -> Result<()> {
+pub(super) fn json(answer: &Value) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(answer).context("cannot write JSON")?);
     Ok(())
 }
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table

@@ -35,7 +35,7 @@ pub(super) enum Closed {
 pub(super) struct Index {
     log: PathBuf,
     file: File,
-    found: Vec<Found>,
+    scan: Scan,
 }
 
 impl Closed {
@@ -44,14 +44,15 @@ impl Closed {
     /// # Errors
     /// The log is not there, or cannot be read now.
     pub fn open(path: &Path, incarnation: u64, numbers: &Range<u64>, given_up: bool) -> Result<Self, Error> {
-        let (index, unreadable) = Index::open(path, incarnation, numbers)?;
+        let index = Index::open(path, incarnation, numbers)?;
+        let Scan { found, unreadable } = &index.scan;
         if let Some(bytes) = unreadable.first()
             && !given_up
         {
             let what = format!("the disk does not read the bytes {} to {}", bytes.start, bytes.end - 1);
             return Err(Error::io("read", index.log)(io::Error::other(what)));
         }
-        if index.found.is_empty()
+        if found.is_empty()
             && unreadable.is_empty()
             && scan::is_old(&index.file, numbers).map_err(Error::io("read", &index.log))?
         {
@@ -79,29 +80,25 @@ impl Closed {
 }
 
 impl Index {
-    /// Scans the log; gives, too, what of it the disk does not read.
-    pub fn open(
-        path: &Path,
-        incarnation: u64,
-        numbers: &Range<u64>,
-    ) -> Result<(Self, Vec<Range<u64>>), Error> {
+    /// Scans the log.
+    pub fn open(path: &Path, incarnation: u64, numbers: &Range<u64>) -> Result<Self, Error> {
         let log = path.join("db");
         let file = File::open(&log).map_err(Error::io("open", &log))?;
-        let Scan { found, unreadable } =
-            scan::scan(&file, incarnation, numbers).map_err(Error::io("read", &log))?;
-        Ok((Self { log, file, found }, unreadable))
+        let scan = scan::scan(&file, incarnation, numbers).map_err(Error::io("read", &log))?;
+        Ok(Self { log, file, scan })
     }
 
-    fn read(
+    /// As [`Closed::read`].
+    pub fn read(
         &self,
         number: u64,
         end: u64,
         bytes_max: usize,
         given_up: bool,
     ) -> Result<Vec<Arc<Record>>, Error> {
-        let start = self.found.partition_point(|found| found.end() <= number);
+        let start = self.scan.found.partition_point(|found| found.end() <= number);
         let (mut wanted, mut bytes) = (number, 0);
-        let wanted: Vec<Found> = self.found[start..]
+        let wanted: Vec<Found> = self.scan.found[start..]
             .iter()
             .take_while(|found| {
                 let take = found.first <= wanted && wanted < end && (bytes < bytes_max || bytes == 0);
@@ -123,7 +120,7 @@ impl Index {
             return Ok(records);
         }
         // What was found but cannot be read any more ends with its record, what was not found at the next that was.
-        let to = match self.found.get(start) {
+        let to = match self.scan.found.get(start) {
             Some(found) if found.first <= number => found.end(),
             Some(found) => found.first,
             None => end,
@@ -162,9 +159,19 @@ impl Index {
         Ok(true)
     }
 
+    /// What is there, without the file.
+    pub fn into_scan(self) -> Scan {
+        self.scan
+    }
+
     /// What is there.
-    pub fn found(&self) -> &[Found] {
-        &self.found
+    pub fn scanned(&self) -> &Scan {
+        &self.scan
+    }
+
+    /// The log.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 }
 

@@ -57,12 +57,7 @@ impl Folder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                // Only for the message: an owner who has not written his name yet is still an owner.
-                let _ = lock.read_to_string(&mut owner);
-                let owner =
-                    if owner.is_empty() { "another process".to_owned() } else { owner.trim().to_owned() };
-                return Err(Error::InUse { folder: path.to_owned(), owner });
+                return Err(Error::InUse { folder: path.to_owned(), owner: owner(&mut lock) });
             }
             Err(TryLockError::Error(source)) => {
                 return Err(Error::Io { what: "lock", path: lock_path, source });
@@ -74,6 +69,20 @@ impl Folder {
             .or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
             .map_err(Error::io("write", &lock_path))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Takes a folder that is there, to look into it: nothing is made or changed.
+    pub fn hold(path: &Path) -> Result<File, Error> {
+        let lock_path = path.join("lock");
+        let mut lock =
+            File::open(&lock_path).map_err(Error::io("open (is this the folder of a spool?)", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::InUse { folder: path.to_owned(), owner: owner(&mut lock) })
+            }
+            Err(TryLockError::Error(source)) => Err(Error::Io { what: "lock", path: lock_path, source }),
+        }
     }
 
     /// Where the epochs are.
@@ -88,7 +97,12 @@ impl Folder {
 
     /// The spool's incarnation, if there is one.
     pub fn read_incarnation(&self) -> Result<Option<u64>, Error> {
-        let path = self.path.join("incarnation");
+        Self::incarnation_in(&self.path)
+    }
+
+    /// The incarnation of the spool in a folder.
+    pub fn incarnation_in(folder: &Path) -> Result<Option<u64>, Error> {
+        let path = folder.join("incarnation");
         let Some(fields) = read_fields(&path)? else { return Ok(None) };
         match fields[..] {
             [incarnation] => Ok(Some(incarnation)),
@@ -117,14 +131,8 @@ impl Folder {
     /// incarnation, so that no number means two uplinks.
     pub fn mark(&self) -> Result<Mark, Error> {
         let path = self.path.join("delivered");
-        let damage = match read_fields(&path) {
-            Ok(None) => return Ok(Mark::default()),
-            Ok(Some(fields)) => match fields[..] {
-                [number, stream_sequence, next] => {
-                    return Ok(Mark { delivered: Delivered { number, stream_sequence }, next });
-                }
-                _ => Error::Damaged { path: path.clone(), what: "it has not three numbers".to_owned() },
-            },
+        let damage = match Self::mark_in(&self.path) {
+            Ok(mark) => return Ok(mark.unwrap_or_default()),
             Err(error @ Error::Damaged { .. }) => error,
             Err(error) => return Err(error),
         };
@@ -147,6 +155,18 @@ impl Folder {
         Ok(Mark::default())
     }
 
+    /// What is written down in a folder, if anything is.
+    pub fn mark_in(folder: &Path) -> Result<Option<Mark>, Error> {
+        let path = folder.join("delivered");
+        let Some(fields) = read_fields(&path)? else { return Ok(None) };
+        match fields[..] {
+            [number, stream_sequence, next] => {
+                Ok(Some(Mark { delivered: Delivered { number, stream_sequence }, next }))
+            }
+            _ => Err(Error::Damaged { path, what: "it has not three numbers".to_owned() }),
+        }
+    }
+
     /// Whether there is an epoch; not one that is being made or deleted.
     fn has_epochs(&self) -> Result<bool, Error> {
         let epochs = self.epochs();
@@ -164,6 +184,13 @@ impl Folder {
         let Mark { delivered: Delivered { number, stream_sequence }, next } = *mark;
         write_fields(&self.path.join("delivered"), &[number, stream_sequence, next])
     }
+}
+
+fn owner(lock: &mut File) -> String {
+    let mut owner = String::new();
+    // Only for the message: an owner who has not written his name yet is still an owner.
+    let _ = lock.read_to_string(&mut owner);
+    if owner.is_empty() { "another process".to_owned() } else { owner.trim().to_owned() }
 }
 
 fn is_full(error: &std::io::Error) -> bool {

@@ -122,6 +122,19 @@ impl Losses {
         open
     }
 
+    /// Whether any of these numbers is noted.
+    pub fn touches(&self, incarnation: u64, numbers: &Range<u64>) -> bool {
+        self.all().any(|lost| {
+            let Range { start, end } = lost.numbers;
+            lost.incarnation == incarnation && start < numbers.end && numbers.start < end
+        })
+    }
+
+    /// Whether all of these numbers are noted.
+    pub fn knows(&self, lost: &Lost) -> bool {
+        self.not_covered(lost, Stage::Known).is_empty()
+    }
+
     /// What has to be told.
     pub fn untold(&self) -> Vec<Lost> {
         let untold = self.lost.iter().filter(|(_, stage)| *stage == Stage::ToTell);

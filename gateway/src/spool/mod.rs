@@ -19,6 +19,8 @@
 //! FOLDER/epochs/00000000000000000001/  an epoch: a sled database of records from this number on
 //! FOLDER/epochs/00000000000000104822/  the next one
 //! FOLDER/epochs/*.new, *.gone          being made or made ahead, being deleted: removed at start
+//! FOLDER/epochs/*.saved                what a repair has saved ([`repair`]): put in its place at start
+//! FOLDER/damaged/                      damaged epochs that are done with ([`aside`])
 //! ```
 //! The record's form is in [`record`], the epoch's in [`epoch`].
 //!
@@ -38,6 +40,7 @@
 //! - Opening reads only the last epoch.
 
 pub mod account;
+mod aside;
 mod closed;
 mod config;
 mod damage;
@@ -46,10 +49,12 @@ mod epoch;
 mod error;
 mod folder;
 mod give_up;
+mod inspect;
 mod losses;
 mod numbers;
 pub mod record;
 mod recovery;
+mod repair;
 mod room;
 mod scan;
 mod since;
@@ -82,8 +87,10 @@ pub use self::account::GivenUp;
 pub use self::config::{Config, WhenFull};
 pub use self::error::Error;
 pub use self::folder::Delivered;
+pub use self::inspect::{DamagedFile, EpochReport, Gone, Report, inspect};
 pub use self::losses::Lost;
 pub use self::record::{Draft, RECORD_BYTES_MAX, Record};
+pub use self::repair::{Repaired, RepairedEpoch};
 pub use self::room::{Full, Patience};
 pub use self::status::{EpochStatus, Status};
 pub use self::writer::Writer;
@@ -98,6 +105,8 @@ pub struct Spool {
     /// Held while reading: one reader at a time.
     reading: Mutex<Reading>,
     numbers: Numbers,
+    /// What damaged epochs have on disk that are set aside.
+    aside_bytes: AtomicU64,
     /// What is lost by damage.
     losses: Mutex<Losses>,
     /// Tells that there may be something to tell.
@@ -159,6 +168,14 @@ type Reading = Option<(u64, Closed)>;
 struct Known {
     first: u64,
     bytes: u64,
+}
+
+/// Repairs the spool in `folder`, which no gateway must have, or says what would be done. `now_ms` is Unix time.
+///
+/// # Errors
+/// [`Error::InUse`] while a gateway has it; there is none; the disk does not let it be done: what was not done is as it was.
+pub fn repair(folder: &Path, dry: bool, now_ms: u64) -> Result<Repaired, Error> {
+    repair::repair(folder, dry, now_ms, writer::random)
 }
 
 impl Spool {
@@ -426,7 +443,8 @@ impl Spool {
 
     fn ground(&self, state: &State) -> Ground {
         Ground {
-            used_bytes: state.epochs.iter().map(Known::cost_bytes).sum(),
+            used_bytes: state.epochs.iter().map(Known::cost_bytes).sum::<u64>()
+                + self.aside_bytes.load(Ordering::Relaxed),
             bytes_max: self.config.bytes_max,
             free_bytes: state.disk.free_bytes,
             free_min: self.config.free_min,

@@ -142,6 +142,13 @@ impl Draft {
         &self.value
     }
 
+    /// The same uplinks once more, to be stored elsewhere.
+    pub(super) fn of(record: &Record) -> Self {
+        let mut draft = Self { count: record.count, received_ms: record.received_ms, ..Self::default() };
+        draft.value.extend_from_slice(&record.entries);
+        draft
+    }
+
     /// The record that `value`, sealed with this number, is. Shares its memory.
     pub(super) fn record(&self, first: u64, value: IVec) -> Record {
         let entries = Bytes::from_owner(value).slice(HEAD_BYTES..);

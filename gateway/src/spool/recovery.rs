@@ -143,7 +143,7 @@ fn find_incarnation(
     };
     let written = match said.claim() {
         Some(claim) => Some(claim.incarnation),
-        None => whose(folder, epochs)?,
+        None => whose(&folder.epochs(), epochs.iter().rev().map(|epoch| epoch.first))?,
     };
     folder.set_incarnation_aside()?;
     if let Some(incarnation) = written {
@@ -171,9 +171,9 @@ fn find_incarnation(
 }
 
 /// What a record says of its spool; the newest epochs are asked first.
-fn whose(folder: &Folder, epochs: &VecDeque<Known>) -> Result<Option<u64>, Error> {
-    for epoch in epochs.iter().rev() {
-        let log = folder.epochs().join(epoch_name(epoch.first)).join("db");
+pub(super) fn whose(epochs: &Path, newest: impl Iterator<Item = u64>) -> Result<Option<u64>, Error> {
+    for first in newest {
+        let log = epochs.join(epoch_name(first)).join("db");
         let said = std::fs::File::open(&log).and_then(|file| scan::whose(&file));
         match said.map_err(Error::io("read", &log)) {
             Ok(Some(incarnation)) => return Ok(Some(incarnation)),
@@ -240,7 +240,7 @@ fn find_next(
 fn look(path: &Path, incarnation: u64, numbers: &Range<u64>) -> Result<Scan, Error> {
     let index = disk::settle(path).and_then(|()| Index::open(path, incarnation, numbers));
     match index {
-        Ok((index, unreadable)) => Ok(Scan { found: index.found().to_vec(), unreadable }),
+        Ok(index) => Ok(index.into_scan()),
         Err(error) if error.is_damage() => {
             tracing::error!(error = error.with_causes(), "the last epoch cannot be read");
             Ok(Scan::default())
@@ -251,8 +251,8 @@ fn look(path: &Path, incarnation: u64, numbers: &Range<u64>) -> Result<Scan, Err
 
 /// Whether any epoch but the last has records of this version: then the file `numbers` was there.
 fn is_of_this_version(folder: &Folder, epochs: &VecDeque<Known>, incarnation: u64) -> Result<bool, Error> {
-    let before_last = epochs.iter().rev().skip(1).take(1).copied().collect();
-    Ok(whose(folder, &before_last)?.is_some_and(|written| written == incarnation))
+    let before_last = epochs.iter().rev().skip(1).take(1).map(|epoch| epoch.first);
+    Ok(whose(&folder.epochs(), before_last)?.is_some_and(|written| written == incarnation))
 }
 
 /// The number after the last of an epoch of the first version.

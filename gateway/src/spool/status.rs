@@ -34,6 +34,8 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Uplinks that are lost by damage, as far as they belong to what is kept.
     pub lost: u64,
+    /// Damaged epochs that are set aside.
+    pub aside: usize,
     /// Oldest first.
     pub epochs: Vec<EpochStatus>,
 }
@@ -90,6 +92,7 @@ impl Spool {
             full: state.disk.full,
             trouble: state.disk.trouble.clone(),
             lost,
+            aside: self.aside_count(),
             epochs: epochs.collect(),
         }
     }

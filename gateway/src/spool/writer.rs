@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::aside;
 use super::disk;
 use super::epoch::{self, Blank, Writing};
 use super::error::Error;
@@ -19,6 +20,7 @@ use super::give_up::Note;
 use super::losses::{Losses, Stage};
 use super::record::{Draft, Record, Stamp};
 use super::recovery::{Named, Recovered};
+use super::repair;
 use super::room::Ground;
 use super::tail::Tail;
 use super::{Config, Disk, GivenUp, Known, Spool, State, WhenFull, epoch_name};
@@ -109,6 +111,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         state: Mutex::new(state),
         reading: Mutex::new(None),
         numbers,
+        aside_bytes: AtomicU64::new(aside::bytes(&config.folder)),
         losses: Mutex::new(losses),
         lost: Notify::new(),
         failing: Mutex::new(None),
@@ -135,8 +138,9 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
 }
 
 /// What of the epochs is there; what is half made or half deleted is removed.
-fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
+pub(super) fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
     let path = folder.epochs();
+    repair::finish(&path)?;
     let mut firsts = Vec::new();
     for entry in fs::read_dir(&path).map_err(Error::io("list", &path))? {
         let entry = entry.map_err(Error::io("list", &path))?;
@@ -168,7 +172,7 @@ fn finish_giving_up(folder: &Folder, given_up: &GivenUp, epochs: &mut VecDeque<K
     Ok(())
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     // Seeded by the operating system for every process, and again by the time and the process: it need not be secret, only never be the same.
     RandomState::new().hash_one((std::process::id(), Instant::now()))
 }
@@ -459,6 +463,9 @@ impl Spool {
     /// Deletes delivered epochs beyond what is kept. Says whether it wrote the mark.
     fn sweep(&self, written: &mut Mark) -> bool {
         let mut marked = false;
+        if !self.did(self.drop_aside(), "could not delete an epoch that was set aside") {
+            return marked;
+        }
         while let Some(first) = self.deletable() {
             let current = self.current_mark();
             // On a full disk it cannot be written before something is deleted. The next start takes what is not there any
@@ -495,7 +502,7 @@ impl Spool {
         state.epochs.pop_front();
         self.count_room(&mut state);
         drop((state, reading));
-        epoch::remove(&gone)?;
+        self.remove_or_set_aside(&gone, first, kept.unwrap_or(first))?;
         self.look();
         Ok(())
     }
@@ -515,7 +522,7 @@ impl Spool {
         state.epochs.front().filter(|_| too_much).map(|epoch| epoch.first)
     }
 
-    fn is_crowded(&self, state: &State) -> bool {
+    pub(super) fn is_crowded(&self, state: &State) -> bool {
         self.is_crowded_on(&self.ground(state))
     }
 

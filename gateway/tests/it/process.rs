@@ -22,7 +22,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    async fn start(nats_url: &str, more: &str) -> Daemon {
+    pub async fn start(nats_url: &str, more: &str) -> Daemon {
         Daemon::start_in(tempfile::tempdir().expect("a temporary folder"), nats_url, more).await
     }
 
@@ -57,6 +57,19 @@ impl Daemon {
         said.is_some()
     }
 
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ends it, and keeps what it has on disk.
+    pub fn into_folder(mut self) -> TempDir {
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    pub fn metrics(&self) -> String {
+        http(self, "/metrics")
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -67,7 +80,7 @@ impl Daemon {
         ask.args(more).output().expect("asking it")
     }
 
-    fn ask_json(&self, command: &str) -> Value {
+    pub fn ask_json(&self, command: &str) -> Value {
         let output = self.ask(command, &["--json"]);
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).expect("JSON")

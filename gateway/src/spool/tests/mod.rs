@@ -1,6 +1,7 @@
 mod damage;
 mod giving_up;
 mod holding;
+mod mending;
 mod model;
 mod ruin;
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use weir_contract::segment::first_entry;
 
 use super::{NOW_MS, config, copy, epoch_folders};
-use crate::spool::{Config, Draft, Error, Spool, Writer};
+use crate::spool::{Config, Draft, Error, Spool, Writer, inspect, repair};
 
 const ROUNDS: u64 = 60;
 
@@ -165,6 +165,13 @@ impl Life {
         let mut read_as = BTreeMap::new();
         let mut given_out = BTreeSet::new();
         let mut incarnations = BTreeSet::new();
+        let report = inspect(&self.config.folder).ok();
+        // What a repair does is done by a start as well; and it may be broken off.
+        let repaired = random.bool() && repair(&self.config.folder, false, NOW_MS).is_ok();
+        if repaired {
+            let after = inspect(&self.config.folder).expect("looked into");
+            assert!(after.sound, "{after:?}");
+        }
         for _ in 0..3 {
             let (spool, mut writer) = Spool::open(&self.config, NOW_MS).expect("opens without help");
             incarnations.insert(spool.incarnation());
@@ -191,6 +198,13 @@ impl Life {
                 (Some(read), None) => assert!(read == text, "{number} is what it was"),
                 (None, Some(1)) => lost += 1,
                 (read, told) => panic!("{number} is read: {}, told: {told:?} times", read.is_some()),
+            }
+        }
+        if let Some(report) = report {
+            assert!(!report.sound || lost == 0, "{lost} are lost, and it was called sound");
+            let gone = report.epochs.iter().flat_map(|epoch| &epoch.gone).chain(&report.gone_before);
+            for number in gone.flat_map(|gone| gone.from.max(self.delivered)..=gone.to) {
+                assert!(number >= self.next() || told.contains_key(&number), "{number} was called gone");
             }
         }
         lost
