@@ -47,8 +47,8 @@ pub const BLINK_MS: u64 = 100;
 
 /// Both loops go round at least so often if nothing else happens …
 pub const ROUND_MS_MAX: u64 = 2_000;
-/// … but the link's may wait for DHCP, DNS and TCP in turn, or for a peer that is silent. If it takes longer, the watchdog
-/// is not fed any more.
-pub const LINK_ROUND_MS_MAX: u64 = 3 * CONNECT_MS_MAX + ROUND_MS_MAX;
+/// … but the link's may wait for DHCP, DNS, TCP and CONNACK in turn, or for a peer that is silent. If it takes longer, the
+/// watchdog is not fed any more.
+pub const LINK_ROUND_MS_MAX: u64 = 4 * CONNECT_MS_MAX + ROUND_MS_MAX;
 /// A watchdog must leave so much between two meals: memory may take its time, too.
 pub const WATCHDOG_MS_MIN: u64 = 3 * ROUND_MS_MAX;

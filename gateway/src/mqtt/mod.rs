@@ -15,6 +15,7 @@
 //!   `properties` (what the standard forbids and that codec does not)
 //! * `local`: queues for local subscribers, retained messages
 //! * [`refusals`]: what was refused lately
+//! * `trial`: all of the protocol against random clients, for tests and the fuzzer
 //!
 //! What is not there: QoS 2 (refused as each version allows), sessions that outlive a connection (Session Present is always
 //! 0), shared subscriptions, subscription identifiers, topic aliases.
@@ -48,6 +49,8 @@ mod shared;
 mod strict;
 mod tls;
 mod topics;
+#[cfg(any(test, fuzzing))]
+pub mod trial;
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -180,7 +180,11 @@ impl<T: Copy + Ord> Session<T> {
         let payload = &payload[..len];
         let publish =
             answer::Publish { topic: &topic, packet_id: None, retain: false, properties: &[], payload };
+        let before = self.out.len();
         answer::publish(&mut self.out, self.abilities.version, &publish);
+        if self.out.len() - before > self.abilities.packet_bytes_max {
+            self.out.truncate(before);
+        }
     }
 
     /// Grants a subscription: the QoS, or why not.
