@@ -1,43 +1,134 @@
 //! The one place that reads the wall clock, and that knows whether it can be right.
 //!
 //! A gateway may have no battery for its clock: it begins in 1970, or where it was last stopped, until somebody on the network
-//! tells it the time. Until then it takes uplinks as ever, but tells no device what time it is. [`Steps`] finds out when the
-//! clock was set, by the clock that only ever goes forward.
+//! tells it the time. Until then it takes uplinks as ever, but tells no device what time it is, and does not claim to know when
+//! it began itself. The clock is not believed ([`Doubt`])
+//!
+//! * when it shows a time before this version was made;
+//! * when it shows a time before one that it has shown already, in an earlier run: that is written down every ten minutes
+//!   ([`Clock::remember`]), so a clock that was restored from the disk is found out if it was saved before the last of them;
+//! * when the machine has no clock that goes on without power, and systemd-timesyncd, which sets it, has not heard from any
+//!   server yet.
+//!
+//! A clock that is set while we run is believed from then on, whatever was doubted before. What cannot be found out: a clock
+//! restored from a later time than ours, on a machine where something else than timesyncd sets it. It is told when it is set.
+//!
+//! [`Steps`] finds out when the clock was set, by the clock that only ever goes forward, also while the machine sleeps.
 
-use std::sync::Arc;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use weir_contract::time::NOT_BEFORE_MS;
 
 use crate::journal::{self, Entry};
 
-/// 2026-11-01T00:00:00Z. No gateway of this version ran before that: a clock that says so is not set.
-pub const NOT_BEFORE_MS: u64 = 1_793_491_200_000;
 /// Clocks that part by more have not drifted: one was set.
 const STEP_MS: u64 = 500;
 /// How often they are compared.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the time is written down.
+const REMEMBER_EVERY: Duration = Duration::from_secs(600);
+/// A clock that was set by so little since it was written down is the same clock.
+const SAME_MS: u64 = 2_000;
+/// Where systemd-timesyncd is at work, and what it touches there when it has heard from a server
+/// (systemd-timesyncd.service(8)).
+const TIMESYNC_FOLDER: &str = "run/systemd/timesync";
+const SYNCHRONIZED_FILE: &str = "synchronized";
+/// Clocks that go on without power.
+const RTC_FOLDER: &str = "sys/class/rtc";
+
+/// Why the clock is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Doubt {
+    /// It shows a time before this version was made.
+    BeforeThisVersion,
+    /// It shows a time before one that it has shown in an earlier run.
+    WentBack,
+    /// Nothing keeps it going without power, and nobody has set it since the machine was started.
+    NotSynchronized,
+}
+
+impl Doubt {
+    /// For a person, with what helps.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Doubt::BeforeThisVersion => {
+                "it shows a time before this version was made; devices are told no time until it is set"
+            }
+            Doubt::WentBack => {
+                "at the start it showed a time before one of an earlier run; devices are told no time until it is set (if it \
+                 is right: remove `clock` in the spool's folder and start again)"
+            }
+            Doubt::NotSynchronized => {
+                "nothing keeps it going without power, and timesyncd has heard from no server yet; devices are told no time \
+                 until then"
+            }
+        }
+    }
+}
 
 /// Tells the wall time. Cheap to clone; a clone of a manual clock is the same clock.
 #[derive(Clone, Debug)]
 pub struct Clock {
     manual: Option<Arc<AtomicU64>>,
     set: Arc<watch::Sender<u64>>,
+    trust: Arc<Mutex<Trust>>,
+    /// The machine's folders: `/`.
+    root: Arc<Path>,
+}
+
+/// What is known of the clock beside what it shows.
+#[derive(Debug, Default)]
+struct Trust {
+    /// At the start it showed a time before one that it has shown in an earlier run. That it has come to where it was, later,
+    /// makes it no better.
+    went_back: bool,
+    not_synchronized: bool,
+    /// Where what it shows is written down.
+    file: Option<PathBuf>,
+}
+
+impl Trust {
+    /// Pure.
+    fn doubt(&self, unix_ms: u64) -> Option<Doubt> {
+        if unix_ms < NOT_BEFORE_MS {
+            Some(Doubt::BeforeThisVersion)
+        } else if self.went_back {
+            Some(Doubt::WentBack)
+        } else {
+            self.not_synchronized.then_some(Doubt::NotSynchronized)
+        }
+    }
 }
 
 impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Clock { manual: None, set: Arc::new(watch::Sender::new(0)) }
+        Clock::of_machine(Path::new("/"))
+    }
+
+    fn of_machine(root: &Path) -> Self {
+        let trust = Trust { not_synchronized: awaits_synchronization(root), ..Trust::default() };
+        let (set, trust) = (Arc::new(watch::Sender::new(0)), Arc::new(Mutex::new(trust)));
+        Clock { manual: None, set, trust, root: root.into() }
     }
 
     /// A clock that stands at `unix_ms` until [`Clock::set`].
     #[must_use]
     pub fn manual(unix_ms: u64) -> Self {
-        Clock { manual: Some(Arc::new(AtomicU64::new(unix_ms))), ..Clock::system() }
+        let clock = Clock { manual: Some(Arc::new(AtomicU64::new(unix_ms))), ..Clock::system() };
+        clock.trust().not_synchronized = false;
+        clock
     }
 
     /// Moves a manual clock; does nothing to the machine's.
@@ -61,7 +152,23 @@ impl Clock {
     /// The same, if it can be right: for those who would believe it.
     #[must_use]
     pub fn known_unix_ms(&self) -> Option<u64> {
-        Some(self.unix_ms()).filter(|unix_ms| *unix_ms >= NOT_BEFORE_MS)
+        let unix_ms = self.unix_ms();
+        self.trust().doubt(unix_ms).is_none().then_some(unix_ms)
+    }
+
+    /// Why it is not believed now, if so.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.trust().doubt(self.unix_ms())
+    }
+
+    /// Reads what the clock has shown in an earlier run, and has it written down there from now on. A file that cannot be read
+    /// is none: the clock is then believed as far as it would be without it.
+    pub fn remember(&self, file: &Path) {
+        let shown_ms = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let went_back = shown_ms.is_some_and(|shown_ms| self.unix_ms().saturating_add(SAME_MS) < shown_ms);
+        let mut trust = self.trust();
+        (trust.went_back, trust.file) = (went_back, Some(file.into()));
     }
 
     /// How often the clock has been set since the start.
@@ -79,40 +186,92 @@ impl Clock {
 
     /// Looks again and again whether the clock was set, and tells the log, the journal and [`Self::steps`].
     pub async fn watch(self, journal: journal::Sender) {
-        let mut steps = Steps::new(self.unix_ms(), Instant::now());
-        if self.known_unix_ms().is_none() {
+        let mut steps = Steps::new(self.unix_ms(), since_boot());
+        let mut written_at = None;
+        let mut doubt = self.doubt();
+        if let Some(doubt) = doubt {
             tracing::warn!(
                 unix_ms = self.unix_ms(),
+                ?doubt,
                 "the clock is not set: no device is told the time until it is, and times of receipt are of no use"
             );
         }
         loop {
+            if doubt.is_none() && written_at.is_none_or(|at| since_boot() >= at + REMEMBER_EVERY) {
+                self.write_down();
+                written_at = Some(since_boot());
+            }
             sleep(LOOK_EVERY).await;
-            if let Some(by_ms) = steps.look(self.unix_ms(), Instant::now()) {
+            let step = steps.look(self.unix_ms(), since_boot());
+            if let Some(by_ms) = step {
+                // Whoever set it knew better than what we remember.
+                let mut trust = self.trust();
+                (trust.went_back, trust.not_synchronized) = (false, false);
+                drop(trust);
+                written_at = None;
                 tracing::warn!(by_ms, known = self.known_unix_ms().is_some(), "the clock was set");
                 journal.send(Entry::ClockStepped { by_ms });
+            } else if doubt == Some(Doubt::NotSynchronized) && !awaits_synchronization(&self.root) {
+                self.trust().not_synchronized = false;
+                tracing::info!("the clock is synchronised");
+            }
+            let before = std::mem::replace(&mut doubt, self.doubt());
+            // Also when it was right all the time, or has come to where it was: from now on that is known.
+            if step.is_some() || (before.is_some() && doubt.is_none()) {
                 self.set.send_modify(|steps| *steps += 1);
             }
         }
     }
+
+    /// Not synced: what a power cut takes of it was of the last minutes.
+    fn write_down(&self) {
+        let unix_ms = self.unix_ms();
+        let Some(file) = self.trust().file.clone() else { return };
+        let new = file.with_extension("new");
+        let written = fs::write(&new, unix_ms.to_string()).and_then(|()| fs::rename(&new, &file));
+        if let Err(error) = written {
+            tracing::debug!(file = %file.display(), %error, "the time cannot be written down");
+        }
+    }
+
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// Whether the machine's clock comes from nowhere until timesyncd has heard from a server.
+fn awaits_synchronization(root: &Path) -> bool {
+    let has_rtc = fs::read_dir(root.join(RTC_FOLDER)).is_ok_and(|mut clocks| clocks.next().is_some());
+    let timesync = root.join(TIMESYNC_FOLDER);
+    !has_rtc && timesync.is_dir() && !timesync.join(SYNCHRONIZED_FILE).exists()
+}
+
+/// How long the machine has been on, asleep or not.
+fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// Finds steps of the wall clock. Pure: both clocks go in.
 #[derive(Debug)]
 struct Steps {
     unix_ms: u64,
-    at: Instant,
+    /// By a clock that nobody sets and that does not sleep.
+    at: Duration,
 }
 
 impl Steps {
-    fn new(unix_ms: u64, at: Instant) -> Self {
+    fn new(unix_ms: u64, at: Duration) -> Self {
         Steps { unix_ms, at }
     }
 
     /// By how much the wall clock was set since the last look, if it was. What is less is drift, and is not added up: an hour of
     /// it is no step.
-    fn look(&mut self, unix_ms: u64, at: Instant) -> Option<i64> {
-        let passed_ms = u64::try_from(at.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
+    fn look(&mut self, unix_ms: u64, at: Duration) -> Option<i64> {
+        let passed_ms = u64::try_from(at.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
         let expected_ms = self.unix_ms.saturating_add(passed_ms);
         *self = Steps { unix_ms, at };
         let by_ms = i128::from(unix_ms) - i128::from(expected_ms);
@@ -122,43 +281,4 @@ impl Steps {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manual_clock_stands_still_and_its_clones_follow() {
-        let clock = Clock::manual(5);
-        let clone = clock.clone();
-        clock.set(7);
-        assert_eq!((clock.unix_ms(), clone.unix_ms()), (7, 7));
-    }
-
-    #[test]
-    fn the_machines_clock_is_past_2020() {
-        assert!(Clock::system().unix_ms() > 1_577_836_800_000);
-    }
-
-    #[test]
-    fn a_clock_that_is_not_set_is_not_believed() {
-        let clock = Clock::manual(60_000);
-        assert_eq!(clock.known_unix_ms(), None);
-        clock.set(NOT_BEFORE_MS);
-        assert_eq!(clock.known_unix_ms(), Some(NOT_BEFORE_MS));
-    }
-
-    #[test]
-    fn steps_are_told_apart_from_drift() {
-        let begin = Instant::now();
-        let mut steps = Steps::new(60_000, begin);
-        let after = |ms| begin + Duration::from_millis(ms);
-        // A clock that gains 1 % is a bad one, and not set.
-        for second in 1..1000 {
-            assert_eq!(steps.look(60_000 + second * 1010, after(second * 1000)), None);
-        }
-        let mut steps = Steps::new(60_000, begin);
-        assert_eq!(steps.look(NOT_BEFORE_MS, after(1000)), i64::try_from(NOT_BEFORE_MS - 61_000).ok());
-        assert_eq!(steps.look(NOT_BEFORE_MS + 5_000, after(6_000)), None, "it was late, not set");
-        assert_eq!(steps.look(NOT_BEFORE_MS + 4_000, after(7_000)), Some(-2_000));
-        assert_eq!(steps.look(u64::MAX, after(8_000)), Some(i64::MAX));
-    }
-}
+mod tests;

@@ -23,6 +23,8 @@ use crate::{admin, downlink, facts, giving_up, journal, mqtt, spool, telling, up
 
 /// Where the addresses are written, in the spool's folder.
 pub const ADDRESSES_FILE: &str = "addresses.json";
+/// What the clock has shown, in the spool's folder.
+const CLOCK_FILE: &str = "clock";
 /// Where the commands that wait for devices are kept, in the spool's folder.
 const COMMANDS_FOLDER: &str = "commands";
 /// For the gateway's own last events to be stored when it goes down.
@@ -118,6 +120,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let clock = Clock::system();
     let started_ms = clock.unix_ms();
     let folder = config.spool.folder.clone();
+    clock.remember(&folder.join(CLOCK_FILE));
     let endurance = config.spool.card_endurance;
     let started = spawn_blocking(move || {
         let started = Custody::start(&config.spool, started_ms)?;

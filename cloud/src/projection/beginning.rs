@@ -7,8 +7,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_contract::time::NOT_BEFORE_MS;
 use weir_contract::uplink::Header;
 
+/// No device that was heard by this version had been up for longer.
+const UP_MS_MAX: u64 = 10 * 365 * 86_400_000;
 /// Most boots remembered as later than an older one. The least numbers are kept, whatever came first.
 pub const VIAS_MAX: usize = 8;
 
@@ -46,11 +49,10 @@ impl Beginning {
     }
 }
 
+/// The least of those that can be true, and only of the others if there are none: a gateway whose clock was not set says 1970.
 fn least(known: &mut Option<u64>, told: Option<u64>) {
-    *known = match (*known, told) {
-        (Some(known), Some(told)) => Some(known.min(told)),
-        (known, told) => known.or(told),
-    };
+    let cannot_be = |ms: u64| ms < NOT_BEFORE_MS - UP_MS_MAX;
+    *known = (*known).into_iter().chain(told).min_by_key(|ms| (cannot_be(*ms), *ms));
 }
 
 /// Where a boot stands among the boots of its device; lesser is earlier.
@@ -122,7 +124,7 @@ impl Ranks<'_> {
 mod tests {
     use weir_contract::uplink::Header;
 
-    use super::{Beginning, VIAS_MAX, in_order};
+    use super::{Beginning, NOT_BEFORE_MS, VIAS_MAX, in_order};
 
     fn sent(now: Option<u64>, epoch: Option<u64>, via: Option<u64>) -> Header {
         Header { boot: 0, now, epoch, via }
@@ -171,6 +173,21 @@ mod tests {
         uplinks.reverse();
         assert_eq!(learnt(&uplinks), forwards);
         assert_eq!(forwards.vias.len(), VIAS_MAX);
+    }
+
+    #[test]
+    fn what_a_gateway_says_whose_clock_is_not_set_is_no_beginning() {
+        let set = NOT_BEFORE_MS + 1_000_000;
+        let by_unset = [(sent(Some(5), None, None), 60_000), (sent(None, None, None), 70_000)];
+        let by_set = [(sent(Some(400), None, None), set), (sent(Some(500), None, None), set + 90)];
+        let before = learnt(&[by_unset[0], by_set[0], by_unset[1], by_set[1]]);
+        assert_eq!((before.known_ms(), before.received_ms), (Some(set - 410), Some(set)));
+        let after = learnt(&[by_set[1], by_unset[1], by_set[0], by_unset[0]]);
+        assert_eq!((after.known_ms(), after.received_ms), (before.known_ms(), before.received_ms));
+        // It stands among the boots of its time, not before all of them.
+        let earlier = learnt(&[(sent(Some(0), None, None), set - 1000)]);
+        assert_eq!(in_order([(1, &before), (2, &earlier)]), [2, 1]);
+        assert_eq!(learnt(&by_unset).known_ms(), Some(59_995), "for want of anything better");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use crate::cbor::{HEAD_LEN_MAX, Malformed, NoRoom, Reader, Writer};
 use crate::uplink::Header;
 
+/// 2026-11-01T00:00:00Z, in Unix milliseconds. Nothing of this version ran before that: a clock that says so is not set.
+pub const NOT_BEFORE_MS: u64 = 1_793_491_200_000;
+
 /// The payload of `weir/1/{device}/time`: `[unix_ms]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time {

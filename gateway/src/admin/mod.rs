@@ -25,7 +25,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use weir_contract::Id;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Doubt};
 use crate::config::value::show;
 use crate::custody::Custody;
 use crate::downlink::Hub;
@@ -83,6 +83,9 @@ pub struct Status {
     pub gateway: String,
     /// When it was started, in Unix milliseconds.
     pub started_ms: u64,
+    /// Why its clock is not believed, if so; no device is told the time then.
+    #[serde(default)]
+    pub clock_doubt: Option<Doubt>,
     /// Whether uplinks are taken, else why not.
     pub custody: CustodyStatus,
     /// The spool without its epochs.
@@ -223,6 +226,7 @@ async fn status(State(sources): State<Sources>) -> Response {
         site: sources.site.to_string(),
         gateway: sources.gateway.to_string(),
         started_ms: sources.started_ms,
+        clock_doubt: sources.clock.doubt(),
         custody: CustodyStatus { ok: why_not.is_none(), error: why_not.map(|(_, why)| why) },
         spool: SpoolStatus {
             incarnation: spool.incarnation.to_string(),

@@ -29,6 +29,9 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
     };
     row("gateway", format!("{} at {} (version {})", status.gateway, status.site, status.version));
     row("running since", time(status.started_ms));
+    if let Some(doubt) = status.clock_doubt {
+        row("CLOCK NOT SET", doubt.in_words().to_owned());
+    }
     row(
         "takes uplinks",
         match &status.custody.error {

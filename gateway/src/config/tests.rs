@@ -150,3 +150,12 @@ fn an_error_names_file_line_key_and_what_is_allowed() {
         }
     }
 }
+
+#[test]
+fn on_every_profile_one_address_leaves_places_to_others() {
+    for profile in Profile::ALL {
+        let text = LEAST.replace("[spool]", &format!("profile = \"{}\"\n[spool]", profile.as_str()));
+        let mqtt = Config::parse(&text).unwrap().mqtt;
+        assert!(mqtt.connections_per_address_max <= mqtt.connections_max / 2, "{}", profile.as_str());
+    }
+}

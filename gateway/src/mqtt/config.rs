@@ -85,7 +85,8 @@ impl Default for Config {
             gateway: None,
             password_file: None,
             connections_max: 10_000,
-            connections_per_address_max: 10_000,
+            // Half of them: a site behind one router may be that large, and who comes from elsewhere still finds a place.
+            connections_per_address_max: 5_000,
             inflight_max: 1_024,
             payload_bytes_max: 65_536,
             topic_bytes_max: 256,

@@ -1,4 +1,5 @@
-//! What was refused lately, for a person to look at: a bounded list, newest last.
+//! What was refused lately, for a person to look at: a bounded list, newest last. It is in memory only: whoever sends rubbish
+//! must not be able to wear out a card by it. That it happened is told to the journal and the log, which stay.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
