@@ -491,8 +491,10 @@ fn a_spool_that_may_fill_its_disk_is_warned_about_in_the_log() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     configure(folder.path(), NO_NATS, "");
     std::fs::create_dir(folder.path().join("spool")).expect("a folder");
-    std::fs::write(folder.path().join("spool/incarnation"), "damaged, so it ends").expect("a file");
+    std::fs::write(folder.path().join("spool/incarnation"), "it is not new").expect("a file");
     let text = std::fs::read_to_string(config_file(folder.path())).expect("it is there");
+    // An address that is not this machine's, so it ends.
+    let text = text.replace("admin.address = \"127.0.0.1:0\"", "admin.address = \"192.0.2.1:9880\"");
     std::fs::write(config_file(folder.path()), text + "spool.bytes_max = \"1000 TiB\"\n").expect("written");
     let output = program(["run", "--config"], folder.path()).output().expect("running it");
     let said = String::from_utf8_lossy(&output.stderr);
