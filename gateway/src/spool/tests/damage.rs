@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::{NOW_MS, append, config, copy, epoch_folders, fill, read_what_is_there};
+use super::{NOW_MS, append, config, copy, epoch_folders, eventually, fill, read_what_is_there};
 use crate::spool::epoch::Epoch;
-use crate::spool::{Config, Delivered, Error, Spool};
+use crate::spool::record::tests::old_value;
+use crate::spool::{Config, Delivered, Draft, Error, Spool, epoch_name};
 
 #[test]
 fn damage_in_an_epoch_is_told_as_missing_numbers_and_the_rest_is_read() {
@@ -263,4 +264,104 @@ fn what_cannot_be_read_just_now_is_not_told_to_be_gone() {
     let (texts, missing) = read_what_is_there(&spool, 1);
     assert_eq!(missing, []);
     assert!(texts.iter().map(|(_, text)| text).eq(&stored));
+}
+
+#[test]
+fn where_nothing_says_how_far_numbers_went_they_go_on_where_they_cannot_have_come_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    append(&mut writer, &["a"]);
+    let next = append(&mut writer, &["the last commit"]);
+    let killed = Config { folder: folder.path().join("killed"), ..config };
+    copy(&spool.config.folder, &killed.folder);
+    // What would have proven the last commit, and the commit itself.
+    fs::write(killed.folder.join("numbers"), vec![0; 8192]).expect("written");
+    let log = epoch_folders(&killed)[0].join("db");
+    let mut bytes = fs::read(&log).expect("there");
+    let at = memchr::memmem::find(&bytes, b"the last commit").expect("it is there");
+    bytes[at] ^= 1;
+    fs::write(log, bytes).expect("written");
+    for _ in 0..2 {
+        let (spool, _writer) = Spool::open(&killed, NOW_MS).expect("opens");
+        assert!(spool.next_number() >= next, "{} may have been given out", spool.next_number());
+        let (texts, missing) = read_what_is_there(&spool, 1);
+        assert_eq!(texts, [(1, "a".to_owned())]);
+        assert_eq!(missing, [(2, spool.next_number())]);
+    }
+}
+
+#[test]
+fn a_spool_of_the_first_version_is_read_and_gone_on_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path());
+    let (spool, writer) = Spool::open(&config, NOW_MS).expect("opens");
+    let incarnation = spool.incarnation();
+    writer.close();
+    drop(spool);
+    fs::remove_file(config.folder.join("numbers")).expect("that version had none");
+    let mut number = 1_u64;
+    for _ in 0..2 {
+        // As that version wrote it.
+        let path = config.folder.join("epochs").join(epoch_name(number));
+        let db = sled::Config::new().path(path).segment_size(512 * 1024).flush_every_ms(None).open();
+        let db = db.expect("made");
+        for _ in 0..20 {
+            let leaf = db.open_tree(number.to_be_bytes()).expect("made");
+            for _ in 0..9 {
+                let mut draft = Draft::default();
+                let text = format!("{number} {}", "x".repeat(3000));
+                draft.push(&"d1".parse().expect("a name"), NOW_MS, None, text.as_bytes());
+                leaf.insert(number.to_be_bytes(), old_value(number, &draft)).expect("stored");
+                number += 1;
+            }
+        }
+        db.flush().expect("written");
+    }
+    let next = number;
+    for round in 0..3 {
+        let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+        assert_eq!((spool.incarnation(), spool.next_number()), (incarnation, next + round));
+        let (texts, missing) = read_what_is_there(&spool, 1);
+        assert_eq!((texts.len() as u64, missing), (next - 1 + round, vec![]));
+        let old = texts.iter().take_while(|(number, _)| *number < next);
+        assert!(old.into_iter().all(|(number, text)| text.starts_with(&format!("{number} x"))));
+        append(&mut writer, &["new"]);
+        writer.close();
+    }
+}
+
+#[test]
+fn a_damaged_epoch_that_is_done_with_is_set_aside_as_it_is_and_gives_way_when_room_is_needed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { keep_delivered_bytes: 0, ..config(folder.path()) };
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    let stored = fill(&spool, &mut writer, 3);
+    writer.close();
+    drop(spool);
+    let first = epoch_folders(&config)[0].clone();
+    let mut bytes = fs::read(first.join("db")).expect("there");
+    let at = memchr::memmem::find(&bytes, b"3 xxx").expect("it is there");
+    bytes[at] ^= 1;
+    fs::write(first.join("db"), &bytes).expect("written");
+
+    let aside = config.folder.join("damaged").join(first.file_name().expect("a name"));
+    let (spool, writer) = Spool::open(&config, NOW_MS).expect("opens");
+    assert_eq!(read_what_is_there(&spool, 1).1, [(3, 4)]);
+    spool.lose(3, 4).expect("noted");
+    spool.release(stored.len() as u64, 9).expect("it is there");
+    eventually(|| spool.status().aside == 1 && spool.deletable().is_none());
+    assert_eq!(fs::read(aside.join("db")).expect("kept"), bytes);
+    assert_eq!(epoch_folders(&config).len(), 1, "the sound ones are deleted");
+    writer.close();
+    drop(spool);
+
+    // The least there may be: nearly all of it is wanted for what arrives.
+    let crowded = Config { bytes_max: 18 << 20, epoch_bytes: 1 << 20, ..config };
+    let (spool, mut writer) = Spool::open(&crowded, NOW_MS).expect("opens");
+    while aside.exists() {
+        append(&mut writer, &["x".repeat(60_000)]);
+        assert!(spool.status().bytes < crowded.bytes_max, "it has given way by then");
+    }
+    writer.close();
 }
