@@ -45,17 +45,13 @@ impl Closed {
     /// The log is not there, or cannot be read now.
     pub fn open(path: &Path, incarnation: u64, numbers: &Range<u64>, given_up: bool) -> Result<Self, Error> {
         let index = Index::open(path, incarnation, numbers)?;
-        let Scan { found, unreadable } = &index.scan;
-        if let Some(bytes) = unreadable.first()
+        if let Some(bytes) = index.scan.unreadable.first()
             && !given_up
         {
             let what = format!("the disk does not read the bytes {} to {}", bytes.start, bytes.end - 1);
             return Err(Error::io("read", index.log)(io::Error::other(what)));
         }
-        if found.is_empty()
-            && unreadable.is_empty()
-            && scan::is_old(&index.file, numbers).map_err(Error::io("read", &index.log))?
-        {
+        if index.is_old(numbers)? {
             return disk::open_epoch(path).map(Closed::Old);
         }
         Ok(Closed::Indexed(index))
@@ -157,6 +153,16 @@ impl Index {
             }
         }
         Ok(true)
+    }
+
+    /// Whether these are records of the first version, and no others.
+    ///
+    /// # Errors
+    /// It cannot be read now.
+    pub fn is_old(&self, numbers: &Range<u64>) -> Result<bool, Error> {
+        let Scan { found, unreadable } = &self.scan;
+        let nothing_else = found.is_empty() && unreadable.is_empty();
+        Ok(nothing_else && scan::is_old(&self.file, numbers).map_err(Error::io("read", &self.log))?)
     }
 
     /// What is there, without the file.

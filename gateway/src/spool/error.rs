@@ -131,6 +131,19 @@ impl Error {
         }
     }
 
+    /// Whether the disk has no room for more, or takes nothing more: what it holds can be read all the same.
+    pub(crate) fn is_no_room(&self) -> bool {
+        let kind = match self {
+            Self::Io { source, .. } => source.kind(),
+            Self::Sled { source, .. } => match &**source {
+                sled::Error::Io(error) => error.kind(),
+                _ => return false,
+            },
+            _ => return false,
+        };
+        matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// The error with its causes, in one line.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();

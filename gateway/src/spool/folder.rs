@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use super::scan::is_of_the_block;
 use crate::durable;
 
 /// What the uplink has had acknowledged by the stream.
@@ -220,14 +221,29 @@ fn write_fields(path: &Path, fields: &[u64]) -> Result<(), Error> {
     sync_folder(path.parent().expect("a file of the spool is in its folder"))
 }
 
+/// What a small file of the spool holds; `None` if there is none. One whose blocks the disk does not read is as good as an
+/// empty one: damaged, and no reason not to start.
+///
+/// # Errors
+/// It cannot be read for another reason.
+pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        match fs::read(path) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_of_the_block(&error) => {}
+            Err(error) => return Err(Error::io("read", path)(error)),
+        }
+    }
+    tracing::error!(file = %path.display(), "the disk does not read it");
+    Ok(Some(Vec::new()))
+}
+
 /// `None` if there is no such file.
 fn read_fields(path: &Path) -> Result<Option<Vec<u64>>, Error> {
-    let line = match fs::read_to_string(path) {
-        Ok(line) => line,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == ErrorKind::InvalidData => String::new(),
-        Err(error) => return Err(Error::io("read", path)(error)),
-    };
+    let Some(bytes) = read_small(path)? else { return Ok(None) };
+    let line = String::from_utf8(bytes).unwrap_or_default();
     let fields = line.trim_end().rsplit_once(" crc ").and_then(|(said, crc)| {
         let right = u32::from_str_radix(crc, 16).ok()? == crc32fast::hash(said.as_bytes());
         let numbers = said.strip_prefix(MAGIC).filter(|_| right)?;

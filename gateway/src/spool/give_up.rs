@@ -12,7 +12,7 @@
 //!
 //! They are written in turns, so that one that was being written when the power was cut leaves the one before.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use weir_contract::Id;
 
 use super::account::{Account, GivenUp};
 use super::error::Error;
-use super::folder::sync_folder;
+use super::folder::{read_small, sync_folder};
 use super::{Reading, Spool, State, WhenFull, disk, epoch};
 use crate::{durable, facts};
 
@@ -44,10 +44,7 @@ impl Note {
         let paths = ["given-up", "given-up.2"].map(|name| folder.join(name));
         let mut given_up = GivenUp { incarnation, ..GivenUp::default() };
         for path in &paths {
-            let bytes = match fs::read(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                read => read.map_err(Error::io("read", path))?,
-            };
+            let bytes = read_small(path)?.unwrap_or_default();
             if let Some(found) = read(&bytes, incarnation)
                 && found.turn >= given_up.turn
             {

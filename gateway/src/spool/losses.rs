@@ -9,12 +9,12 @@
 //! telling and the note tells it again.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::folder::sync_folder;
+use super::folder::{read_small, sync_folder};
 
 /// The most that is noted; more are told without a note.
 const LOSSES_MAX: usize = 4096;
@@ -60,10 +60,7 @@ impl Losses {
     /// Reads what was noted.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("losses");
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(Error::io("read", &path))?,
-        };
+        let bytes = read_small(&path)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let lost = text.lines().filter_map(|line| {
             let read = read_line(line);

@@ -73,6 +73,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use self::closed::Closed;
+use self::damage::Failing;
 use self::epoch::{Blank, Epoch, SLED_SEGMENT_BYTES};
 use self::folder::Folder;
 use self::give_up::Note;
@@ -112,7 +113,7 @@ pub struct Spool {
     /// Tells that there may be something to tell.
     lost: Notify,
     /// Which epoch cannot be read, and since when.
-    failing: Mutex<Option<(u64, Instant)>>,
+    failing: Mutex<Failing>,
     /// What was given up last. Held while more is.
     note: Mutex<Note>,
     /// Tells that something may have to be given up.
@@ -305,7 +306,10 @@ impl Spool {
             disk::let_go(reading.take());
         }
         let read = self.read_closed(reading, first, number..end, bytes_max);
-        self.count_failure(first, &read);
+        let mut failing = self.failing();
+        failing.note(first, number, &read, Instant::now());
+        failing.forget_below(self.oldest_number());
+        drop(failing);
         read
     }
 

@@ -4,25 +4,29 @@
 //! is damaged, nothing in them tells it from a commit that a power cut tore before anybody was told of it. So after each commit its end is
 //! written here, into a file that has its place on the disk, and is not synced: it outlives a killed process at once, and a
 //! power cut as soon as the system has written it, some seconds later, many commits in one write. Whatever stands here is
-//! true whenever it arrives.
+//! true whenever it arrives. While the machine has not been started again it is exact; after that it may be behind, by what
+//! the system had not written yet when the power was cut.
 //!
 //! ```text
-//! FOLDER/numbers   two copies, 4 KiB apart: "weirnum1" | incarnation u64 | next u64 | kept u64 | crc32 u32, little-endian
+//! FOLDER/numbers   two copies, 4 KiB apart, integers little-endian:
+//!                  "weirnum1" | incarnation u64 | next u64 | kept u64 | the machine's start u128 | crc32 u32
 //! ```
+//!
+//! A start of the machine has a number of its own (`/proc/sys/kernel/random/boot_id`, random(4)); 0 is an unknown one.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
-use super::folder::sync_folder;
+use super::folder::{read_small, sync_folder};
 
 const MAGIC: [u8; 8] = *b"weirnum1";
-const COPY_BYTES: usize = 36;
+const COPY_BYTES: usize = 52;
 /// On different blocks of the disk.
-const COPIES_AT: [u64; 2] = [0, 4096];
+pub(super) const COPIES_AT: [u64; 2] = [0, 4096];
 const FILE_BYTES: usize = 8192;
 
 /// What is known of numbers besides the epochs.
@@ -34,6 +38,24 @@ pub(super) struct Claim {
     pub next: u64,
     /// What is not there of smaller numbers was deleted: it was delivered, or given up.
     pub kept: u64,
+    /// The start of the machine in which this was written.
+    pub machine_start: u128,
+}
+
+impl Claim {
+    /// Whether nothing that was written since can be missing.
+    pub fn is_exact(&self) -> bool {
+        self.machine_start != 0 && self.machine_start == machine_start()
+    }
+}
+
+/// Of the start in which this runs.
+pub(super) fn machine_start() -> u128 {
+    static START: LazyLock<u128> = LazyLock::new(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        u128::from_str_radix(&id.trim().replace('-', ""), 16).unwrap_or_default()
+    });
+    *START
 }
 
 /// What the file says at the start.
@@ -73,34 +95,29 @@ struct Written {
 /// Reads the file in a spool's folder.
 pub(super) fn read(folder: &Path) -> Result<Said, Error> {
     let path = folder.join("numbers");
-    let mut bytes = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(FILE_BYTES as u64).read_to_end(&mut bytes));
-    match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Said::Nothing),
-        // A block that the disk does not read.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {}
-        read => drop(read.map_err(Error::io("read", &path))?),
-    }
+    let Some(bytes) = read_small(&path)? else { return Ok(Said::Nothing) };
     let copies = COPIES_AT.iter().filter_map(|&at| decode(bytes.get(usize::try_from(at).ok()?..)?));
     Ok(copies.max_by_key(|claim| (claim.next, claim.kept)).map_or(Said::Damaged, Said::Claim))
 }
 
-fn encode(claim: &Claim) -> [u8; COPY_BYTES] {
+pub(super) fn encode(claim: &Claim) -> [u8; COPY_BYTES] {
     let mut bytes = [0; COPY_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..16].copy_from_slice(&claim.incarnation.to_le_bytes());
     bytes[16..24].copy_from_slice(&claim.next.to_le_bytes());
     bytes[24..32].copy_from_slice(&claim.kept.to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..32]);
-    bytes[32..].copy_from_slice(&crc.to_le_bytes());
+    bytes[32..48].copy_from_slice(&claim.machine_start.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..48]);
+    bytes[48..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Claim> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Claim> {
     let copy = bytes.get(..COPY_BYTES)?;
     let field = |at: usize| u64::from_le_bytes(copy[at..at + 8].try_into().expect("eight bytes"));
-    let whole = copy.starts_with(&MAGIC) && crc32fast::hash(&copy[..32]).to_le_bytes() == copy[32..];
-    whole.then(|| Claim { incarnation: field(8), next: field(16), kept: field(24) })
+    let whole = copy.starts_with(&MAGIC) && crc32fast::hash(&copy[..48]).to_le_bytes() == copy[48..];
+    let machine_start = u128::from_le_bytes(copy[32..48].try_into().expect("sixteen bytes"));
+    whole.then(|| Claim { incarnation: field(8), next: field(16), kept: field(24), machine_start })
 }
 
 impl Numbers {
@@ -204,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("numbers");
         assert_eq!(read(folder.path()).expect("read"), Said::Nothing);
-        let claim = Claim { incarnation: 7, next: 10, kept: 3 };
+        let claim = Claim { incarnation: 7, next: 10, kept: 3, machine_start: 4 };
         let numbers = Numbers::begin(folder.path(), claim).expect("made");
         numbers.given_out(12);
         numbers.kept_from(5).expect("written");

@@ -7,7 +7,9 @@
 //! What is there above, without a hole, belongs to the last commit, and is kept. What lies behind a hole above was torn by a
 //! power cut before anybody was told of it.
 //!
-//! Where the file `numbers` is damaged as well, the last commit is not proven: then numbers go on where no epoch can have come to.
+//! Where the file `numbers` is damaged as well, the last commit is not proven: then numbers go on where no epoch can have come
+//! to. So they do where the whole log of the last epoch is gone or cannot be read, and `numbers` may be behind: the machine was
+//! started again since it was written.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,16 +19,18 @@ use super::closed::Index;
 use super::epoch::{self, EPOCH_UPLINKS_MAX, Epoch};
 use super::error::Error;
 use super::folder::{Delivered, Folder, Mark};
-use super::losses::Lost;
+use super::losses::{Losses, Lost, Stage};
 use super::numbers::{self, Claim, Numbers, Said};
 use super::scan::{self, Scan};
 use super::{Known, disk, epoch_name};
 
+/// What a spool can have given out in the time that the file `numbers` may be behind: some ten seconds, by the kernel's
+/// `dirty_expire_centisecs` and `dirty_writeback_centisecs`, at more than a million uplinks a second.
+const UNSEEN_MAX: u64 = 1 << 26;
+
 /// Which spool this is.
 pub(super) struct Named {
     pub incarnation: u64,
-    /// What is lost under another incarnation, which is not gone on with.
-    pub left: Option<Lost>,
     past: Past,
 }
 
@@ -39,7 +43,8 @@ pub(super) struct Recovered {
 }
 
 impl Named {
-    /// Finds out which spool this is. `mark` is what `delivered` says.
+    /// Finds out which spool this is. `mark` is what `delivered` says. What is lost under another incarnation, which is not gone
+    /// on with, is noted in `losses`.
     ///
     /// # Errors
     /// The disk does not let it be read or written now. Not for damage.
@@ -47,20 +52,21 @@ impl Named {
         folder: &Folder,
         mark: &mut Mark,
         epochs: &VecDeque<Known>,
+        losses: &mut Losses,
         random: impl FnOnce() -> u64,
     ) -> Result<Self, Error> {
         let said = numbers::read(folder.path())?;
         if said == Said::Damaged {
             tracing::error!(folder = %folder.path().display(), "the file numbers is damaged, and made anew");
         }
-        let (incarnation, left) = find_incarnation(folder, mark, epochs, said, random)?;
+        let incarnation = find_incarnation(folder, mark, epochs, losses, said, random)?;
         // What another spool's file says is of no use.
         let claim = said.claim().filter(|claim| claim.incarnation == incarnation);
         let past = match said {
             Said::Nothing => Past::Unsaid,
             _ => claim.map_or(Past::Damaged, Past::Said),
         };
-        Ok(Self { incarnation, left, past })
+        Ok(Self { incarnation, past })
     }
 
     /// Finds out where its numbers go on. Numbers below `given_up` were given up, as far as they are not there.
@@ -85,7 +91,8 @@ impl Named {
             Past::Unsaid => oldest.unwrap_or(next),
             Past::Damaged => 0,
         };
-        let numbers = Numbers::begin(folder.path(), Claim { incarnation, next, kept })?;
+        let claim = Claim { incarnation, next, kept, machine_start: numbers::machine_start() };
+        let numbers = Numbers::begin(folder.path(), claim)?;
         let renew = drop_empty(folder, mark, epochs, next)?;
         Ok(Recovered { next, renew, numbers })
     }
@@ -104,20 +111,24 @@ impl Past {
     fn next(self) -> u64 {
         if let Past::Said(claim) = self { claim.next } else { 0 }
     }
+
+    fn is_exact(self) -> bool {
+        matches!(self, Past::Said(claim) if claim.is_exact())
+    }
 }
 
-/// The incarnation: from its file, or else from wherever it is written, or a new one if that is nowhere. And what is lost under
-/// the old one, if it cannot be gone on with.
+/// The incarnation: from its file, or else from wherever it is written, or a new one if that is nowhere.
 fn find_incarnation(
     folder: &Folder,
     mark: &mut Mark,
     epochs: &VecDeque<Known>,
+    losses: &mut Losses,
     said: Said,
     random: impl FnOnce() -> u64,
-) -> Result<(u64, Option<Lost>), Error> {
+) -> Result<u64, Error> {
     let damage = match folder.read_incarnation() {
         Ok(Some(incarnation)) if !epochs.is_empty() || said.claim().is_some() => {
-            return Ok((incarnation, None));
+            return Ok(incarnation);
         }
         // Nothing says where its numbers go on. A spool that has only just been made may have another name as well.
         Ok(said) if epochs.is_empty() => {
@@ -132,10 +143,14 @@ fn find_incarnation(
                     "all epochs are gone: it is another spool from now on"
                 );
             }
+            // Before the old one is forgotten: after a crash in between it is found, and noted, once more.
+            if let Some(left) = &left {
+                losses.add(left, Stage::ToTell)?;
+            }
             *mark = Mark::default();
             folder.write_mark(mark)?;
             folder.write_incarnation(incarnation)?;
-            return Ok((incarnation, left));
+            return Ok(incarnation);
         }
         Ok(_) => "it is missing".to_owned(),
         Err(error) if error.is_damage() => error.with_causes(),
@@ -153,7 +168,7 @@ fn find_incarnation(
             "the file incarnation is damaged, and made anew from what the spool holds"
         );
         folder.write_incarnation(incarnation)?;
-        return Ok((incarnation, None));
+        return Ok(incarnation);
     }
     // Numbers go on as they are, so none comes twice under either name. What had been delivered is sent once more; the cloud
     // knows events by their devices' numbers.
@@ -167,7 +182,7 @@ fn find_incarnation(
     mark.delivered = Delivered { number: from, stream_sequence: 0 };
     folder.write_mark(mark)?;
     folder.write_incarnation(incarnation)?;
-    Ok((incarnation, None))
+    Ok(incarnation)
 }
 
 /// What a record says of its spool; the newest epochs are asked first.
@@ -205,14 +220,20 @@ fn find_next(
     past: Past,
 ) -> Result<u64, Error> {
     let proven = mark.next.max(mark.delivered.number).max(past.next());
-    let Some(last) = epochs.back().map(|epoch| epoch.first) else { return Ok(proven) };
+    let Some(last) = epochs.back().map(|epoch| epoch.first) else {
+        // An empty spool says so in `delivered`, before its last epoch is deleted.
+        let all_gone = past.next() > mark.next && !past.is_exact();
+        return Ok(if all_gone { proven.saturating_add(UNSEEN_MAX) } else { proven });
+    };
     let path = folder.epochs().join(epoch_name(last));
     let numbers = last..last.saturating_add(EPOCH_UPLINKS_MAX);
-    let scan = look(&path, incarnation, &numbers)?;
-    if scan.found.is_empty()
-        && matches!(past, Past::Unsaid)
-        && !is_of_this_version(folder, epochs, incarnation)?
-    {
+    let Log { scan, is_read, is_old } = look(&path, incarnation, &numbers)?;
+    // Whatever `numbers` says: a version that does not know it may have gone on meanwhile.
+    let may_be_old = is_old
+        || matches!(past, Past::Unsaid)
+            && scan.found.is_empty()
+            && !is_of_this_version(folder, epochs, incarnation)?;
+    if may_be_old {
         return Ok(old_next(&path, last)?.max(proven));
     }
     let proven = proven.max(last).max(scan.proven());
@@ -226,7 +247,7 @@ fn find_next(
             "the last epoch is damaged; numbers go on behind it"
         );
     }
-    if let Past::Said(_) = past {
+    if matches!(past, Past::Said(_)) && (is_read || past.is_exact()) {
         return Ok(next);
     }
     tracing::error!(
@@ -236,14 +257,28 @@ fn find_next(
     Ok(next.max(numbers.end))
 }
 
+/// The log of the last epoch.
+#[derive(Default)]
+struct Log {
+    scan: Scan,
+    /// Whether it is there, and the disk reads all of it.
+    is_read: bool,
+    /// Whether it has records of the first version, and no others.
+    is_old: bool,
+}
+
 /// What is in an epoch's log; nothing if there is none.
-fn look(path: &Path, incarnation: u64, numbers: &Range<u64>) -> Result<Scan, Error> {
+fn look(path: &Path, incarnation: u64, numbers: &Range<u64>) -> Result<Log, Error> {
     let index = disk::settle(path).and_then(|()| Index::open(path, incarnation, numbers));
     match index {
-        Ok(index) => Ok(index.into_scan()),
+        Ok(index) => {
+            let is_old = index.is_old(numbers)?;
+            let scan = index.into_scan();
+            Ok(Log { is_read: scan.unreadable.is_empty(), scan, is_old })
+        }
         Err(error) if error.is_damage() => {
             tracing::error!(error = error.with_causes(), "the last epoch cannot be read");
-            Ok(Scan::default())
+            Ok(Log::default())
         }
         Err(error) => Err(error),
     }

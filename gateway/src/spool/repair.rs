@@ -78,13 +78,10 @@ pub fn repair(
     // As a start does: the small files are made anew, and it is settled where numbers go on.
     let mut mark = held.mark()?;
     let mut epochs: VecDeque<_> = writer::list_epochs(&held)?;
-    let named = Named::find(&held, &mut mark, &epochs, random)?;
+    let mut losses = Losses::open(folder)?;
+    let named = Named::find(&held, &mut mark, &epochs, &mut losses, random)?;
     named.go_on(&held, &mut mark, &mut epochs, 0)?;
     let incarnation = named.incarnation;
-    let mut losses = Losses::open(folder)?;
-    if let Some(left) = &named.left {
-        losses.add(left, Stage::ToTell)?;
-    }
     let after = inspect::look(folder)?;
     let mut repaired = Vec::new();
     for epoch in after.epochs.iter().filter(|epoch| epoch.is_damaged()) {

@@ -151,8 +151,7 @@ fn walk(
     mut take: impl FnMut(&Head, u64) -> bool,
 ) -> io::Result<Vec<Range<u64>>> {
     let finder = Finder::new(&BEGINNING);
-    let mut window = Window { source, buffer: vec![0; WINDOW_BYTES], len: 0, at: 0, unreadable: Vec::new() };
-    window.fill(0)?;
+    let mut window = Window::open(source)?;
     let mut from = 0;
     loop {
         let Some(found) = finder.find(&window.buffer[from..window.len]) else {
@@ -194,9 +193,19 @@ struct Window<'a, S> {
     /// Where it begins in the file.
     at: u64,
     unreadable: Vec<Range<u64>>,
+    /// How many blocks these are.
+    unreadable_blocks: usize,
 }
 
-impl<S: Source> Window<'_, S> {
+impl<'a, S: Source> Window<'a, S> {
+    /// The file's beginning.
+    fn open(source: &'a S) -> io::Result<Self> {
+        let (buffer, unreadable) = (vec![0; WINDOW_BYTES], Vec::new());
+        let mut window = Window { source, buffer, len: 0, at: 0, unreadable, unreadable_blocks: 0 };
+        window.fill(0)?;
+        Ok(window)
+    }
+
     /// Whether the file ends with it.
     fn is_last(&self) -> bool {
         self.len < self.buffer.len()
@@ -223,7 +232,7 @@ impl<S: Source> Window<'_, S> {
     fn pass_over(&mut self, position: u64) -> io::Result<usize> {
         let to_boundary = BLOCK_BYTES - usize::try_from(position % BLOCK_BYTES as u64).expect("small");
         let end = self.buffer.len().min(self.len + to_boundary);
-        let tries = if self.unreadable.len() < PATIENT_BLOCKS { TRIES } else { 1 };
+        let tries = if self.unreadable_blocks < PATIENT_BLOCKS { TRIES } else { 1 };
         for attempt in 0..tries {
             if attempt > 0 {
                 std::thread::park_timeout(TRY_AGAIN);
@@ -233,6 +242,7 @@ impl<S: Source> Window<'_, S> {
                 read => return read,
             }
         }
+        self.unreadable_blocks += 1;
         self.buffer[self.len..end].fill(0);
         let block = position..position + (end - self.len) as u64;
         match self.unreadable.last_mut() {
@@ -245,7 +255,7 @@ impl<S: Source> Window<'_, S> {
 }
 
 /// Whether it is a certain place of the disk that cannot be read.
-fn is_of_the_block(error: &io::Error) -> bool {
+pub(super) fn is_of_the_block(error: &io::Error) -> bool {
     // Of a file system with checksums, too.
     let of_the_block = [Errno::IO, Errno::UCLEAN, Errno::BADMSG].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|number| of_the_block.contains(&number))
@@ -256,8 +266,7 @@ fn is_of_the_block(error: &io::Error) -> bool {
 pub(super) fn is_old(source: &impl Source, numbers: &Range<u64>) -> io::Result<bool> {
     // An addition to a leaf, and the length of the key.
     let finder = Finder::new(&[0, 8]);
-    let mut window = Window { source, buffer: vec![0; WINDOW_BYTES], len: 0, at: 0, unreadable: Vec::new() };
-    window.fill(0)?;
+    let mut window = Window::open(source)?;
     loop {
         let bytes = &window.buffer[..window.len];
         if finder.find_iter(bytes).any(|at| is_old_at(&bytes[at + 2..], numbers)) {

@@ -17,7 +17,7 @@ use super::epoch::{self, Blank, Writing};
 use super::error::Error;
 use super::folder::{Folder, Mark};
 use super::give_up::Note;
-use super::losses::{Losses, Stage};
+use super::losses::Losses;
 use super::record::{Draft, Record, Stamp};
 use super::recovery::{Named, Recovered};
 use super::repair;
@@ -69,16 +69,13 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
     let folder = Folder::open(&config.folder, now_ms)?;
     let mut mark = folder.mark()?;
     let mut epochs = list_epochs(&folder)?;
-    let named = Named::find(&folder, &mut mark, &epochs, random)?;
+    let mut losses = Losses::open(&config.folder)?;
+    let named = Named::find(&folder, &mut mark, &epochs, &mut losses, random)?;
     let incarnation = named.incarnation;
     let note = Note::open(&config.folder, incarnation)?;
     finish_giving_up(&folder, &note.given_up, &mut epochs)?;
     let Recovered { next, renew, numbers } =
         named.go_on(&folder, &mut mark, &mut epochs, note.given_up.end)?;
-    let mut losses = Losses::open(&config.folder)?;
-    if let Some(left) = &named.left {
-        losses.add(left, Stage::ToTell)?;
-    }
     if config.when_full == WhenFull::DropOldest {
         match note.reserve() {
             // Something has to be delivered or deleted first; it is tried again when there is something to write.
@@ -114,7 +111,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         aside_bytes: AtomicU64::new(aside::bytes(&config.folder)),
         losses: Mutex::new(losses),
         lost: Notify::new(),
-        failing: Mutex::new(None),
+        failing: Mutex::default(),
         note: Mutex::new(note),
         giving_up: Notify::new(),
         marking: Mutex::new(()),

@@ -303,7 +303,9 @@ impl Worker {
                         reason,
                         "the spool is damaged; going on behind the damage"
                     );
-                    self.lose(position.from, to).await;
+                    if let Err(trouble) = self.lose(position.from, to).await {
+                        return trouble;
+                    }
                     position.from = to;
                     continue;
                 }
@@ -437,9 +439,9 @@ impl Worker {
     }
 
     /// Has it told, once, that numbers are gone that the stream has never had.
-    async fn lose(&mut self, from: u64, to: u64) {
+    async fn lose(&mut self, from: u64, to: u64) -> Result<(), Trouble> {
         if to <= self.told_gone {
-            return;
+            return Ok(());
         }
         let spool = Arc::clone(&self.spool);
         let noted = spawn_blocking(move || spool.lose(from, to)).await;
@@ -448,11 +450,16 @@ impl Worker {
                 self.told_gone = to;
                 self.board.gone(lost);
             }
+            // A disk that fails altogether has perhaps not lost what it does not read: nothing is gone until that can be noted.
+            Err(error) if error.may_pass() && !error.is_no_room() => {
+                return Err(Trouble::new(Kind::Spool, error.with_causes()));
+            }
             Err(error) => {
                 tracing::warn!(error = error.with_causes(), "cannot note what is lost; it is told without");
                 self.tell_gone(from, to, Cow::Borrowed(telling::REASON));
             }
         }
+        Ok(())
     }
 
     /// Tells once, in the journal, the metrics and the status, that numbers are gone.

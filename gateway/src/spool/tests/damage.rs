@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{NOW_MS, append, config, copy, epoch_folders, eventually, fill, read_what_is_there};
 use crate::spool::epoch::Epoch;
+use crate::spool::numbers::{self, Claim};
 use crate::spool::record::tests::old_value;
 use crate::spool::{Config, Delivered, Draft, Error, Spool, epoch_name};
 
@@ -300,25 +301,15 @@ fn a_spool_of_the_first_version_is_read_and_gone_on_with() {
     writer.close();
     drop(spool);
     fs::remove_file(config.folder.join("numbers")).expect("that version had none");
-    let mut number = 1_u64;
+    let mut next = 1;
     for _ in 0..2 {
-        // As that version wrote it.
-        let path = config.folder.join("epochs").join(epoch_name(number));
-        let db = sled::Config::new().path(path).segment_size(512 * 1024).flush_every_ms(None).open();
-        let db = db.expect("made");
-        for _ in 0..20 {
-            let leaf = db.open_tree(number.to_be_bytes()).expect("made");
-            for _ in 0..9 {
-                let mut draft = Draft::default();
-                let text = format!("{number} {}", "x".repeat(3000));
-                draft.push(&"d1".parse().expect("a name"), NOW_MS, None, text.as_bytes());
-                leaf.insert(number.to_be_bytes(), old_value(number, &draft)).expect("stored");
-                number += 1;
-            }
-        }
-        db.flush().expect("written");
+        next = old_epoch(&config, next);
     }
-    let next = number;
+    // One that has nothing to store, and so begins no epoch of its own.
+    for _ in 0..2 {
+        let (spool, _writer) = Spool::open(&config, NOW_MS).expect("opens");
+        assert_eq!((spool.incarnation(), spool.next_number()), (incarnation, next));
+    }
     for round in 0..3 {
         let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
         assert_eq!((spool.incarnation(), spool.next_number()), (incarnation, next + round));
@@ -329,6 +320,93 @@ fn a_spool_of_the_first_version_is_read_and_gone_on_with() {
         append(&mut writer, &["new"]);
         writer.close();
     }
+}
+
+/// An epoch as the first version wrote it; the number after its last.
+fn old_epoch(config: &Config, first: u64) -> u64 {
+    let mut number = first;
+    let path = config.folder.join("epochs").join(epoch_name(number));
+    let db = sled::Config::new().path(path).segment_size(512 * 1024).flush_every_ms(None).open();
+    let db = db.expect("made");
+    for _ in 0..20 {
+        let leaf = db.open_tree(number.to_be_bytes()).expect("made");
+        for _ in 0..9 {
+            let mut draft = Draft::default();
+            let text = format!("{number} {}", "x".repeat(3000));
+            draft.push(&"d1".parse().expect("a name"), NOW_MS, None, text.as_bytes());
+            leaf.insert(number.to_be_bytes(), old_value(number, &draft)).expect("stored");
+            number += 1;
+        }
+    }
+    db.flush().expect("written");
+    number
+}
+
+#[test]
+fn what_the_version_before_stored_after_this_one_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    let first = append(&mut writer, &["new"]);
+    writer.close();
+    drop(spool);
+    // It knows no `numbers`, so these say what they said.
+    let next = old_epoch(&config, first);
+    let (spool, _writer) = Spool::open(&config, NOW_MS).expect("opens");
+    assert_eq!(spool.next_number(), next);
+    let (texts, missing) = read_what_is_there(&spool, 1);
+    assert_eq!((texts.len() as u64, missing), (next - 1, vec![]));
+}
+
+/// After a power cut `numbers` may be some seconds behind, so it proves nothing of a log that cannot be asked.
+#[test]
+fn where_a_whole_log_is_gone_numbers_that_may_be_behind_are_not_believed() {
+    enum Gone {
+        TheLog,
+        AllEpochs,
+    }
+    for gone in [Gone::TheLog, Gone::AllEpochs] {
+        for other_start in [true, false] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let config = config(folder.path());
+            let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+            append(&mut writer, &["a"]);
+            let said = fs::read(config.folder.join("numbers")).expect("written");
+            let next = append(&mut writer, &["b", "c"]);
+            let killed = Config { folder: folder.path().join("killed"), ..config };
+            copy(&spool.config.folder, &killed.folder);
+            let numbers = killed.folder.join("numbers");
+            if other_start {
+                fs::write(&numbers, written_in_another_start_of_the_machine(&said)).expect("written");
+            }
+            match gone {
+                Gone::TheLog => fs::remove_file(epoch_folders(&killed)[0].join("db")),
+                Gone::AllEpochs => fs::remove_dir_all(&epoch_folders(&killed)[0]),
+            }
+            .expect("removed");
+            let (spool, mut writer) = Spool::open(&killed, NOW_MS).expect("opens");
+            let begins = spool.next_number();
+            if other_start {
+                assert!(begins >= next, "{begins} was given out before");
+            } else {
+                assert_eq!(begins, next, "nothing that was said can be missing");
+            }
+            append(&mut writer, &["d"]);
+            let (texts, missing) = read_what_is_there(&spool, 1);
+            assert_eq!((texts, missing), (vec![(begins, "d".to_owned())], vec![(1, begins)]));
+        }
+    }
+}
+
+fn written_in_another_start_of_the_machine(said: &[u8]) -> Vec<u8> {
+    let claim = numbers::decode(said).expect("whole");
+    let copy = numbers::encode(&Claim { machine_start: claim.machine_start ^ 1, ..claim });
+    let mut bytes = said.to_vec();
+    for at in numbers::COPIES_AT {
+        let at = usize::try_from(at).expect("small");
+        bytes[at..at + copy.len()].copy_from_slice(&copy);
+    }
+    bytes
 }
 
 #[test]
