@@ -74,6 +74,7 @@ async fn verify_and_repair_work_on_a_stopped_gateway_and_what_is_gone_is_told_on
     assert_eq!(std::fs::read_dir(folder.path().join("spool/damaged")).expect("a folder").count(), 1);
 
     let nats = Nats::start().await;
+    nats.make_stream_if_absent().await;
     let mut folder = folder;
     // The second start tells nothing again.
     for _ in 0..2 {
@@ -96,6 +97,7 @@ async fn a_gateway_goes_on_by_itself_around_damage_and_says_so() {
     let folder = stopped(40).await;
     flip(folder.path());
     let nats = Nats::start().await;
+    nats.make_stream_if_absent().await;
     let mut daemon = Daemon::start_under(folder, &nats.url(), "", |_| {}).await;
     until("what is gone is told", async || told_gone(&nats).await == 1).await;
     let status = daemon.ask_json("status");
