@@ -10,6 +10,7 @@ mod delivers;
 mod gateways;
 mod healing;
 mod limits;
+mod links;
 mod nats_rights;
 mod operators;
 mod outages;

@@ -1,6 +1,6 @@
 //! A network that can fail: a TCP forwarder between two parts. Cut it, and connections break and no new one
 //! comes about; let it swallow, and nothing breaks but nothing arrives, as with a modem that lost its tower; slow it
-//! down; or have it break every connection after some bytes, wherever in a message that is.
+//! down; have it break every connection after some bytes, wherever in a message that is; or give it weather.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,12 +19,28 @@ const SWALLOWS_ANSWERS: u8 = 3;
 const CLOSED: u8 = 4;
 const SLOW: u8 = 5;
 const FRAGILE: u8 = 6;
+const WEATHER: u8 = 7;
 
 /// How long a forwarder's thread blocks before it looks at the link's state again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// A slow link carries so many bytes at once, and no more before their time has passed.
 const SLOW_PIECE_BYTES: usize = 1024;
+
+/// A link that is far and loses: what TCP makes of that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// In each direction.
+    pub delay_ms: u64,
+    /// Of what is carried at once, so much is lost and sent again after …
+    pub stall_percent: u8,
+    /// … so long.
+    pub stall_ms: u64,
+    /// And so much ends its connection.
+    pub break_percent: u8,
+    /// What happens when.
+    pub seed: u64,
+}
 
 /// A forwarder from an address of its own to another.
 pub struct Link {
@@ -38,6 +54,7 @@ struct Shared {
     /// Bytes a second of a slow link in each direction of a connection; bytes that a fragile one carries at most.
     bytes: AtomicU64,
     sent_bytes: AtomicU64,
+    weather: Mutex<Weather>,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -51,6 +68,7 @@ impl Link {
             state: AtomicU8::new(CARRIES),
             bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
+            weather: Mutex::default(),
             streams: Mutex::default(),
         };
         let shared = Arc::new(shared);
@@ -104,6 +122,12 @@ impl Link {
         self.shared.state.store(FRAGILE, Ordering::SeqCst);
     }
 
+    /// Carries as that weather lets it.
+    pub fn be(&self, weather: Weather) {
+        *self.shared.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+        self.shared.state.store(WEATHER, Ordering::SeqCst);
+    }
+
     /// Carries again.
     pub fn restore(&self) {
         if matches!(self.shared.state.swap(CARRIES, Ordering::SeqCst), SWALLOWS | SWALLOWS_ANSWERS) {
@@ -124,6 +148,16 @@ impl Drop for Link {
         self.shared.break_all();
         // Wakes the accepting thread, which then ends.
         let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Weather {
+    /// Waits as long as it takes; whether it arrives.
+    fn lets_through(self, random: &mut fastrand::Rng, is_cut: impl Fn() -> bool) -> bool {
+        let stalls = random.u8(0..100) < self.stall_percent;
+        let breaks = random.u8(0..100) < self.break_percent;
+        pause(Duration::from_millis(self.delay_ms + if stalls { self.stall_ms } else { 0 }));
+        !breaks && !is_cut()
     }
 }
 
@@ -152,6 +186,7 @@ impl Shared {
     fn copy(&self, mut from: TcpStream, mut to: TcpStream, there: bool) {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut carried = 0;
+        let mut random = fastrand::Rng::with_seed(self.weather().seed ^ u64::from(there));
         loop {
             let length = match from.read(&mut buffer) {
                 Ok(0) => break,
@@ -168,11 +203,14 @@ impl Shared {
             };
             let state = self.state.load(Ordering::SeqCst);
             match state {
-                CARRIES | SLOW => carried = 0,
+                CARRIES | SLOW | WEATHER => carried = 0,
                 FRAGILE => {}
                 SWALLOWS_ANSWERS if there => {}
                 SWALLOWS | SWALLOWS_ANSWERS => continue,
                 _ => break,
+            }
+            if state == WEATHER && !self.weather().lets_through(&mut random, || self.is_cut()) {
+                break;
             }
             let bytes = self.bytes.load(Ordering::SeqCst);
             let room = usize::try_from(bytes.saturating_sub(carried)).unwrap_or(usize::MAX);
@@ -191,6 +229,14 @@ impl Shared {
         }
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
+    }
+
+    fn weather(&self) -> Weather {
+        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_cut(&self) -> bool {
+        matches!(self.state.load(Ordering::SeqCst), CUT | CLOSED)
     }
 
     /// As slow as the link is, for as long as it is slow.
@@ -290,6 +336,23 @@ mod tests {
         assert!(begun.elapsed() >= Duration::from_millis(180), "4 KiB at 16 KiB/s");
         link.restore();
         assert_eq!(ask(&mut stream)?, 5, "the connection stays");
+        Ok(())
+    }
+
+    #[test]
+    fn weather_delays_stalls_and_breaks() -> Result<()> {
+        let link = Link::to(echo()?)?;
+        link.be(Weather { delay_ms: 100, ..Weather::default() });
+        let mut stream = connect(&link)?;
+        let begun = std::time::Instant::now();
+        assert_eq!(ask(&mut stream)?, 5);
+        assert!(begun.elapsed() >= Duration::from_millis(200), "there and back");
+        link.be(Weather { stall_percent: 100, stall_ms: 150, ..Weather::default() });
+        let begun = std::time::Instant::now();
+        assert_eq!(ask(&mut stream)?, 5);
+        assert!(begun.elapsed() >= Duration::from_millis(300), "sent again, there and back");
+        link.be(Weather { break_percent: 100, ..Weather::default() });
+        assert!(matches!(ask(&mut stream), Err(_) | Ok(0)), "carried in a storm");
         Ok(())
     }
 

@@ -89,6 +89,13 @@ impl Program {
         Ok(Program { file: "env".into(), before })
     }
 
+    /// The same, run by another program with these arguments before it.
+    pub fn under(self, file: &str, arguments: &[&str]) -> Result<Program> {
+        let program = self.file.to_str().context("a folder that is not UTF-8")?.to_owned();
+        let before = arguments.iter().map(|word| (*word).to_owned()).chain([program]).chain(self.before);
+        Ok(Program { file: file.into(), before: before.collect() })
+    }
+
     /// All that follows [`file`](Self::file) on the command line, if the program is to be given these.
     #[must_use]
     pub fn arguments<'a>(&'a self, own: &[&'a str]) -> Vec<&'a str> {
