@@ -1,5 +1,6 @@
-//! Promise 3 on bad links: far, losing, silent; a name that cannot be resolved. What a link loses TCP sends again, later: so
-//! loss is stalls, and connections that break. (`tc netem` is not in every kernel, so a forwarder does all of that.)
+//! Promise 3 on bad links: far, losing, silent; a name that cannot be resolved; a cluster that is torn in two. What a link
+//! loses TCP sends again, later: so loss is stalls, and connections that break. (`tc netem` is not in every kernel, so a
+//! forwarder does all of that.)
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +8,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weir_tests::device::Device;
+use toml::Value;
+use weir_tests::cloud::Cloud;
+use weir_tests::cluster::Cluster;
+use weir_tests::device::{Device, Manifest};
+use weir_tests::gateway::Gateway;
 use weir_tests::link::Weather;
 use weir_tests::programs::Program;
-use weir_tests::sim::Size;
+use weir_tests::sim::{self, Size};
 use weir_tests::wait::{eventually, pause};
-use weir_tests::{Change, Plan, SETTLED_WITHIN, World};
+use weir_tests::{Change, Plan, SETTLED_WITHIN, SITE, World, check_log};
 
+/// Elections take a few seconds, on a busy machine several rounds of them.
+const ELECTED_WITHIN: Duration = Duration::from_secs(90);
 /// The gateway keeps nothing for what it has sent or has yet to send: what it takes more of while a link is bad.
 const GROWTH_BYTES_MAX: u64 = 24 << 20;
 
@@ -108,4 +115,61 @@ fn a_name_that_cannot_be_resolved_for_a_while_is_asked_for_again() -> Result<()>
     world.verify_devices(&[&device])?;
     world.verify_log()?;
     world.end()
+}
+
+#[test]
+fn a_server_cut_off_from_the_others_takes_nothing_and_the_gateway_goes_where_the_majority_is() -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("weir-").tempdir()?;
+    let in_folder = |name: &str| folder.path().join(name);
+    let mut cluster = Cluster::start_linked(folder.path(), 3)?;
+    let urls: Value = cluster.urls().into();
+    let mut config = Cloud::config(&in_folder("cloud"), &cluster.urls()[0])?;
+    config["nats"].as_table_mut().expect("[nats]").insert("servers".into(), urls.clone());
+    config["stream"].as_table_mut().expect("[stream]").insert("replicas".into(), 3.into());
+    let mut cloud = Cloud::start(&in_folder("cloud"), config)?;
+    let leader = cluster.leader()?;
+    cluster.check_replicas(3)?;
+    // The gateway begins at the server that will be alone.
+    let mut config = Gateway::config(SITE, "gw-1", &in_folder("gw-1"), &cluster.urls()[leader])?;
+    impatient()(&mut config);
+    let mut gateway = Gateway::start("gw-1", &in_folder("gw-1"), config)?;
+    let mut device = Device::new("torn")?;
+    let mut client = device.connect(gateway.mqtt())?;
+    device.emit(&mut client, 5)?;
+    gateway.await_delivered(ELECTED_WITHIN)?;
+    let delivered = gateway.admin("/status")?["spool"]["delivered"].clone();
+    cluster.part(leader);
+    for _ in 0..20 {
+        device.emit(&mut client, 5)?;
+    }
+    eventually(ELECTED_WITHIN, "the gateway to tell that nothing is taken", || {
+        Ok((gateway.admin("/status")?["uplink"]["state"] == "down").then_some(()))
+    })?;
+    // It knows this server only: what that cannot keep is not delivered, however often it is offered.
+    pause(Duration::from_secs(4));
+    let status = gateway.admin("/status")?;
+    ensure!(status["spool"]["delivered"] == delivered, "taken for delivered by a minority: {status}");
+    // Told of all of them it finds the others by itself, while the first is still cut off: wherever it begins.
+    for _ in 0..4 {
+        ensure!(gateway.stop()?.success());
+        let config = gateway.config_mut()["uplink"].as_table_mut().expect("[uplink]");
+        config.insert("servers".into(), urls.clone());
+        gateway.start_again()?;
+        client = device.connect(gateway.mqtt())?;
+        device.emit(&mut client, 5)?;
+        gateway.await_delivered(ELECTED_WITHIN)?;
+    }
+    cluster.join();
+    cluster.await_healthy()?;
+    device.emit(&mut client, 5)?;
+    gateway.await_delivered(ELECTED_WITHIN)?;
+    let manifest = sim::write_manifest(&in_folder("devices"), &Manifest { devices: vec![device.emitted()] })?;
+    let proof = sim::prove(&manifest, &cloud.url()?, ELECTED_WITHIN)?;
+    ensure!(proof.lost == 0 && proof.stored == proof.emitted, "{proof:?}");
+    eventually(ELECTED_WITHIN, "every server to have the whole log", || {
+        Ok(cluster.servers.iter().all(|server| server.messages().is_ok()).then_some(()))
+    })?;
+    ensure!(check_log(&cluster.servers[leader].messages()?)? > 0);
+    ensure!(gateway.stop()?.success() && cloud.stop()?.success());
+    cluster.stop()
 }

@@ -191,6 +191,8 @@ impl Worker {
                 Err(trouble) => trouble,
             };
             match trouble.kind {
+                // Of a cluster that is torn in two, this server may be on the side without a leader: another one may not.
+                Kind::NoLeader => return trouble,
                 Kind::Unreachable | Kind::Disconnected | Kind::Denied | Kind::TimedOut => return trouble,
                 _ => self.rest(trouble).await,
             }
