@@ -21,12 +21,14 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::disk;
 use super::error::Error;
 use super::folder::sync_folder;
 use super::record::{self, Draft, Record, Stamp};
@@ -50,15 +52,34 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Epoch {
     path: PathBuf,
-    db: sled::Db,
+    db: Database,
+}
+
+/// A database. Whoever lets go of the last of it, on whatever way out, does not panic if the disk fails then.
+#[derive(Debug)]
+struct Database(Option<sled::Db>);
+
+impl Deref for Database {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("only dropping takes it")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        disk::let_go(self.0.take());
+    }
 }
 
 /// The epoch that is being written.
 #[derive(Debug)]
 pub(super) struct Writing {
+    /// Before the database, so that this is not the last of it.
+    leaf: Option<Leaf>,
     epoch: Arc<Epoch>,
     file: File,
-    leaf: Option<Leaf>,
     leaves: u32,
     /// Its first number.
     first: u64,
@@ -75,7 +96,7 @@ struct Leaf {
 #[derive(Debug)]
 pub(super) struct Blank {
     path: PathBuf,
-    db: sled::Db,
+    db: Database,
     file: File,
 }
 
@@ -100,7 +121,8 @@ impl Blank {
         remove(&self.path)
     }
 
-    /// Puts it in the row: the name is durable when this returns.
+    /// Puts it in the row: the name is durable when this returns. If it fails, the name may be there all the same, and has to be
+    /// hidden before it is given again.
     pub fn name(self, first: u64, path: &Path) -> Result<Writing, Error> {
         fs::rename(&self.path, path).map_err(Error::io("rename", self.path))?;
         sync_folder(path.parent().expect("an epoch is in a folder"))?;
@@ -267,11 +289,14 @@ struct Found {
     record: Result<Record, Error>,
 }
 
-/// Takes an epoch out of the row at one stroke; gives where its folder is until it is removed.
+/// Takes an epoch out of the row at one stroke; gives where its folder is until it is removed. May be repeated: what an earlier
+/// attempt has renamed without knowing whether that is durable is made so.
 pub(super) fn hide(path: &Path) -> Result<PathBuf, Error> {
     let gone = path.with_extension("gone");
-    remove(&gone)?;
-    fs::rename(path, &gone).map_err(Error::io("rename", path))?;
+    if path.try_exists().map_err(Error::io("look at", path))? {
+        remove(&gone)?;
+        fs::rename(path, &gone).map_err(Error::io("rename", path))?;
+    }
     // Else a power cut could bring its name back, and what is in it would be gone all the same.
     sync_folder(path.parent().expect("an epoch is in a folder"))?;
     Ok(gone)
@@ -295,13 +320,13 @@ fn remove_indexes(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn open_db(path: &Path) -> Result<sled::Db, Error> {
+fn open_db(path: &Path) -> Result<Database, Error> {
     let config = sled::Config::new()
         .path(path)
         .segment_size(usize::try_from(SLED_SEGMENT_BYTES).expect("half a megabyte"))
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
-    guarded("open", path, || config.open())
+    guarded("open", path, || config.open()).map(|db| Database(Some(db)))
 }
 
 fn is_locked(error: &Error) -> bool {

@@ -38,6 +38,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Writer {
     spool: Arc<Spool>,
     writing: Option<Writing>,
+    /// An epoch whose name may be there already, though it is not in the row.
+    begun: Option<u64>,
     next: u64,
     poisoned: bool,
     keeper: Option<JoinHandle<()>>,
@@ -130,7 +132,14 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
             std::thread::Builder::new().name("spool-keeper".to_owned()).spawn(move || spool.keep(mark));
         spawned.map_err(Error::io("start a thread for", config.folder.clone()))?
     };
-    let writer = Writer { spool: spool.clone(), writing: None, next, poisoned: renew, keeper: Some(keeper) };
+    let writer = Writer {
+        spool: spool.clone(),
+        writing: None,
+        begun: None,
+        next,
+        poisoned: renew,
+        keeper: Some(keeper),
+    };
     Ok((spool, writer))
 }
 
@@ -202,7 +211,14 @@ impl Writer {
         }
         let next = self.spool.next_number();
         self.spool.state().active = None;
-        disk::let_go(self.writing.take());
+        if let Some(failed) = self.writing.take() {
+            disk::let_go(failed);
+            self.count_what_failed();
+        }
+        if let Some(begun) = self.begun {
+            epoch::remove(&epoch::hide(&self.spool.epoch_path(begun))?)?;
+            self.begun = None;
+        }
         if self.spool.newest_from(next).is_some() {
             // Its name says where numbers go on, perhaps nothing else does.
             self.spool.put_mark(&self.spool.current_mark())?;
@@ -216,6 +232,17 @@ impl Writer {
         self.next = next;
         self.poisoned = false;
         Ok(())
+    }
+
+    /// What the failed append has left on the disk is there as long as its epoch is.
+    fn count_what_failed(&self) {
+        let mut state = self.spool.state();
+        if let Some(epoch) = state.epochs.back_mut()
+            && let Ok(log) = fs::metadata(self.spool.epoch_path(epoch.first).join("db"))
+        {
+            epoch.bytes = log.len();
+        }
+        self.spool.count_room(&mut state);
     }
 
     fn store(&mut self, drafts: &mut [Draft]) -> Result<u64, Error> {
@@ -272,16 +299,20 @@ impl Writer {
             }
             self.retire();
         }
-        let blank = match self.spool.spare().take() {
+        // Not within the `match`: that would hold the lock while one is made.
+        let spare = self.spool.spare().take();
+        let blank = match spare {
             Some(spare) => spare,
             None => self.spool.make_blank()?,
         };
+        self.begun = Some(self.next);
         let writing = blank.name(self.next, &self.spool.epoch_path(self.next))?;
         let bytes = writing.log_bytes()?;
         let mut state = self.spool.state();
         state.epochs.push_back(Known { first: self.next, bytes });
         state.active = Some(writing.epoch());
         drop(state);
+        self.begun = None;
         self.writing = Some(writing);
         self.spool.chores().spare = true;
         self.spool.chores_changed.notify_one();

@@ -275,7 +275,7 @@ fn identity(path: &Path) -> String {
 }
 
 /// The compiled layer.
-fn layer() -> OsString {
+pub(crate) fn layer() -> OsString {
     static LAYER: OnceLock<TempDir> = OnceLock::new();
     let folder = LAYER.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");

@@ -4,7 +4,8 @@
  *   WEIR_DISK_ROOT    only what is below this folder is looked at
  *   WEIR_DISK_SHADOW  where the notes go: file-INODE-BIRTH has the contents, folder-INODE-BIRTH a line "INODE-BIRTH NAME" per name
  *   WEIR_DISK_GATE    if set: every fdatasync makes GATE.entered and waits until GATE.open is there
- *   WEIR_DISK_FAIL    if set, and such a file exists: fdatasync fails with EIO
+ *   WEIR_DISK_FAIL    if set, and such a file exists: fsync and fdatasync fail with EIO; if there is text in it, only of files and
+ *                     folders whose path ends with that
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -78,6 +79,24 @@ static int exists(const char *path, const char *ending) {
     return access(whole, F_OK) == 0;
 }
 
+static int fails(int fd) {
+    const char *fail = getenv("WEIR_DISK_FAIL");
+    char ending[256], link[64], path[4096];
+    int in = fail ? open(fail, O_RDONLY | O_CLOEXEC) : -1;
+    if (in < 0 || !within_root(fd)) {
+        if (in >= 0) close(in);
+        return 0;
+    }
+    ssize_t length = read(in, ending, sizeof ending - 1);
+    close(in);
+    if (length < 0) length = 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, path, sizeof path - 1);
+    if (len < length || memcmp(path + len - length, ending, length)) return 0;
+    errno = EIO;
+    return 1;
+}
+
 static void wait_at_gate(void) {
     const char *gate = getenv("WEIR_DISK_GATE");
     if (!gate) return;
@@ -89,6 +108,7 @@ static void wait_at_gate(void) {
 
 int fsync(int fd) {
     int (*real)(int) = dlsym(RTLD_NEXT, "fsync");
+    if (fails(fd)) return -1;
     int answer = real(fd);
     if (answer == 0) note(fd);
     return answer;
@@ -96,14 +116,8 @@ int fsync(int fd) {
 
 int fdatasync(int fd) {
     int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
-    const char *fail = getenv("WEIR_DISK_FAIL");
-    if (within_root(fd)) {
-        wait_at_gate();
-        if (fail && exists(fail, "")) {
-            errno = EIO;
-            return -1;
-        }
-    }
+    if (within_root(fd)) wait_at_gate();
+    if (fails(fd)) return -1;
     int answer = real(fd);
     if (answer == 0) note(fd);
     return answer;

@@ -1,5 +1,5 @@
 mod child;
-mod crash;
+pub(crate) mod crash;
 mod power;
 mod taking;
 

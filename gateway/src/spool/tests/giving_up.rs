@@ -12,18 +12,18 @@ use crate::spool::account::{Account, REASON};
 use crate::spool::record::tests::STAMP;
 use crate::spool::{Config, Draft, Error, GivenUp, Spool, WhenFull, Writer};
 
-const GATEWAY: &str = "gw-1";
+pub(super) const GATEWAY: &str = "gw-1";
 
-fn id(name: &str) -> Id {
+pub(super) fn id(name: &str) -> Id {
     name.parse().expect("a name")
 }
 
-fn dropping(folder: &std::path::Path) -> Config {
+pub(super) fn dropping(folder: &std::path::Path) -> Config {
     Config { when_full: WhenFull::DropOldest, bytes_max: 18 << 20, free_min: 0, ..config(folder) }
 }
 
 /// An uplink with events `from ..= to`, the first of which may be a loss that is told.
-fn payload(
+pub(super) fn payload(
     boot: u64,
     from: u32,
     to: u32,
@@ -55,21 +55,21 @@ fn payload(
     payload
 }
 
-fn store(writer: &mut Writer, device: &str, payload: &[u8]) {
+pub(super) fn store(writer: &mut Writer, device: &str, payload: &[u8]) {
     let mut draft = Draft::default();
     draft.push(&id(device), NOW_MS, None, payload);
     writer.append(&mut [draft]).expect("stored");
 }
 
-type Name = (String, u64, u32);
+pub(super) type Name = (String, u64, u32);
 
-fn names(given_up: &GivenUp) -> BTreeSet<Name> {
+pub(super) fn names(given_up: &GivenUp) -> BTreeSet<Name> {
     let name = |loss: &crate::spool::account::Loss, seq| (loss.device.to_string(), loss.boot, seq);
     given_up.losses.iter().flat_map(|loss| (loss.from..=loss.to).map(move |seq| name(loss, seq))).collect()
 }
 
 /// Fills a spool with events of three devices until its oldest epoch has to go; gives what is in each epoch.
-fn overfill(spool: &Spool, writer: &mut Writer) -> Vec<(u64, Name)> {
+pub(super) fn overfill(spool: &Spool, writer: &mut Writer) -> Vec<(u64, Name)> {
     let mut stored = Vec::new();
     for seq in 1.. {
         let device = format!("d{}", seq % 3);

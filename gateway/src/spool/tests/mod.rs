@@ -1,4 +1,5 @@
 mod damage;
+mod failing;
 mod giving_up;
 mod holding;
 mod mending;
