@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 use weir_contract::Id;
@@ -50,8 +50,6 @@ use crate::{facts, journal, uplink};
 
 /// Commands that a connection has yet to write.
 const MAILBOX_MAX: usize = 16;
-/// An expired command stays on disk until the event that tells it is there too: it takes part in the next commit.
-const EXPIRED_KEPT_MS: u64 = 10_000;
 /// How often the wall clock is looked at, should it be set.
 const LOOK_MS: u64 = 60_000;
 /// Commands shown at a time.
@@ -71,6 +69,8 @@ pub struct Hub {
     pending: AtomicUsize,
     state: Mutex<State>,
     changed: Notify,
+    /// Tells that there is something that has expired.
+    expired: Notify,
     journal: journal::Sender,
     clock: Clock,
 }
@@ -80,10 +80,20 @@ struct State {
     core: Core,
     slots: HashMap<Listener, Arc<Slot>>,
     listeners: Listener,
-    /// Commands that have ended, and when they may be put away.
-    over: Vec<(u64, u64)>,
+    /// Commands that have ended and may be put away.
+    over: Vec<u64>,
+    /// Commands that have expired, which is still to be told.
+    expired: Vec<Expired>,
     trouble: Option<Trouble>,
     refused: u64,
+}
+
+/// A command that has expired.
+#[derive(Debug)]
+struct Expired {
+    number: u64,
+    device: Id,
+    id: Box<str>,
 }
 
 /// A device that listens to commands on a connection; dropping it ends that.
@@ -169,10 +179,12 @@ pub fn start(setup: Setup) -> Result<Downlink, Error> {
         gateway,
         hub: Arc::clone(&hub),
         store: Arc::clone(&store),
+        untold_max: limits.pending,
     };
     let tasks = vec![
         tokio::spawn(taker.run()),
-        tokio::spawn(attend(Arc::clone(&hub), store)),
+        tokio::spawn(attend(Arc::clone(&hub), Arc::clone(&store))),
+        tokio::spawn(tell_expired(Arc::clone(&hub), store, own.flushes.clone())),
         tokio::spawn(own::run(Arc::clone(&hub), gateway, own)),
     ];
     Ok(Downlink { hub, tasks })
@@ -199,10 +211,12 @@ impl Hub {
             slots: HashMap::new(),
             listeners: 0,
             over: Vec::new(),
+            expired: Vec::new(),
             trouble: None,
             refused: 0,
         };
-        Hub { pending: AtomicUsize::new(0), state: Mutex::new(state), changed: Notify::new(), journal, clock }
+        let (pending, state) = (AtomicUsize::new(0), Mutex::new(state));
+        Hub { pending, state, changed: Notify::new(), expired: Notify::new(), journal, clock }
     }
 
     /// Commands for nobody: for tests and for gateways without a downlink.
@@ -221,7 +235,7 @@ impl Hub {
         for order in waiting {
             state.core.take(now_ms, order);
         }
-        self.settle(state, now_ms);
+        self.settle(state);
     }
 
     /// Whether no command waits for any device.
@@ -240,7 +254,7 @@ impl Hub {
         let slot = Arc::<Slot>::default();
         state.slots.insert(listener, Arc::clone(&slot));
         state.core.subscribed(now_ms, &device, listener);
-        self.settle(state, now_ms);
+        self.settle(state);
         Mailbox { hub: Arc::clone(self), device, listener, slot }
     }
 
@@ -259,7 +273,7 @@ impl Hub {
                 state.core.answered(now_ms, device, &id.to_cow(), outcome);
             }
         }
-        self.settle(state, now_ms);
+        self.settle(state);
     }
 
     /// Whether this command waits for this device.
@@ -272,7 +286,7 @@ impl Hub {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
         state.core.answered(now_ms, device, id, outcome);
-        self.settle(state, now_ms);
+        self.settle(state);
     }
 
     /// How it goes.
@@ -293,23 +307,20 @@ impl Hub {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
         state.core.tick(now_ms);
-        self.apply(&mut state, now_ms);
-        let over = std::mem::take(&mut state.over);
-        let (away, over): (Vec<_>, Vec<_>) = over.into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
-        state.over = over;
-        let due_ms = state.over.iter().map(|(at_ms, _)| *at_ms).chain(state.core.due_at()).min();
+        self.apply(&mut state);
+        let due_ms = state.core.due_at();
         let wait_ms = due_ms.map_or(LOOK_MS, |due_ms| due_ms.saturating_sub(now_ms).min(LOOK_MS));
-        (away.into_iter().map(|(_, number)| number).collect(), Duration::from_millis(wait_ms))
+        (std::mem::take(&mut state.over), Duration::from_millis(wait_ms))
     }
 
     /// Does what the core says, and has [`attend`] look when it is wanted next.
-    fn settle(&self, mut state: MutexGuard<'_, State>, now_ms: u64) {
-        self.apply(&mut state, now_ms);
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        self.apply(&mut state);
         drop(state);
         self.changed.notify_one();
     }
 
-    fn apply(&self, state: &mut State, now_ms: u64) {
+    fn apply(&self, state: &mut State) {
         for effect in state.core.take_effects() {
             match effect {
                 Effect::Send { listener, payload } => {
@@ -320,13 +331,13 @@ impl Hub {
                 }
                 Effect::Answered { number, outcome } => {
                     facts::command_ended(if outcome == Outcome::Completed { "completed" } else { "failed" });
-                    state.over.push((now_ms, number));
+                    state.over.push(number);
                 }
                 Effect::Expired { number, device, id } => {
                     facts::command_ended("expired");
                     tracing::info!(%device, id, "a command has expired before the device told its end");
-                    self.journal.send(journal::Entry::CommandExpired { device, id });
-                    state.over.push((now_ms.saturating_add(EXPIRED_KEPT_MS), number));
+                    state.expired.push(Expired { number, device, id });
+                    self.expired.notify_one();
                 }
             }
         }
@@ -400,20 +411,40 @@ async fn attend(hub: Arc<Hub>, store: Arc<Mutex<Store>>) {
     loop {
         let (away, wait) = hub.tick();
         for number in away {
-            let ended = on_disk(&store, move |store| store.end(number)).await;
-            if let Err(error) = ended {
-                // It may be sent again after the next start, and the device knows it.
-                tracing::error!(
-                    number,
-                    error = with_cause(&error),
-                    "a command that has ended cannot be put away"
-                );
-            }
+            put_away(&store, number).await;
         }
         tokio::select! {
             () = hub.changed.notified() => {}
             () = sleep(wait) => {}
         }
+    }
+}
+
+/// Tells what has expired, and puts it away when that is on disk: until then it would be told after the next start.
+async fn tell_expired(hub: Arc<Hub>, store: Arc<Mutex<Store>>, flushes: mpsc::Sender<journal::Flush>) {
+    loop {
+        hub.expired.notified().await;
+        let expired = std::mem::take(&mut hub.state().expired);
+        let mut told = Vec::with_capacity(expired.len());
+        for Expired { number, device, id } in expired {
+            if !hub.journal.tell(journal::Entry::CommandExpired { device, id }).await {
+                return;
+            }
+            told.push(number);
+        }
+        if !journal::flush(&flushes).await {
+            return;
+        }
+        for number in told {
+            put_away(&store, number).await;
+        }
+    }
+}
+
+async fn put_away(store: &Arc<Mutex<Store>>, number: u64) {
+    if let Err(error) = on_disk(store, move |store| store.end(number)).await {
+        // After the next start it may be sent again, and the device knows it; or told again.
+        tracing::error!(number, error = with_cause(&error), "a command that has ended cannot be put away");
     }
 }
 
@@ -425,6 +456,7 @@ struct Taker {
     backoff: Backoff,
     hub: Arc<Hub>,
     store: Arc<Mutex<Store>>,
+    untold_max: usize,
 }
 
 impl Taker {
@@ -435,11 +467,15 @@ impl Taker {
                 Err(trouble) => trouble,
             };
             let wait = self.backoff.failed(fastrand::u64(..));
-            let known = self.hub.state().trouble.replace(trouble.clone());
-            if known.as_ref() != Some(&trouble) {
-                tracing::warn!(%trouble, "no commands come; those that have come are delivered");
-            }
+            self.tell(&trouble);
             sleep(wait).await;
+        }
+    }
+
+    fn tell(&self, trouble: &Trouble) {
+        let known = self.hub.state().trouble.replace(trouble.clone());
+        if known.as_ref() != Some(trouble) {
+            tracing::warn!(%trouble, "no commands come; those that have come are delivered");
         }
     }
 
@@ -465,15 +501,17 @@ impl Taker {
         match self.read(device, incoming.payload()) {
             Ok((Admission::New, order)) => {
                 let kept = order.clone();
-                on_disk(&self.store, move |store| store.keep(&kept))
-                    .await
-                    .map_err(|error| Trouble::new(uplink::pacing::Kind::Spool, with_cause(&error)))?;
+                if let Err(error) = on_disk(&self.store, move |store| store.keep(&kept)).await {
+                    self.tell(&Trouble::new(uplink::pacing::Kind::Spool, with_cause(&error)));
+                    return incoming.give_back().await;
+                }
+                self.hub.state().trouble = None;
                 facts::command_taken();
                 tracing::debug!(device = %order.device, id = %order.id, name = %order.name, "a command was taken");
                 let now_ms = self.hub.clock.unix_ms();
                 let mut state = self.hub.state();
                 state.core.take(now_ms, order);
-                self.hub.settle(state, now_ms);
+                self.hub.settle(state);
             }
             Ok((Admission::Known, _)) => {}
             Err(Refused { id, why }) => self.hub.refuse(device, id, &why),
@@ -487,7 +525,12 @@ impl Taker {
         let device = device.ok_or_else(nobody)?;
         let number = lock(&self.store).next_number();
         let order = Order::read(number, device, payload).map_err(unreadable)?;
-        let admission = self.hub.state().core.admit(&order);
+        let admission = {
+            let state = self.hub.state();
+            // What cannot be told to have expired, because the disk is full, still takes its place on it.
+            let untold = state.expired.len();
+            if untold < self.untold_max { state.core.admit(&order) } else { Err(Refusal::Full(untold)) }
+        };
         match admission {
             Ok(admission) => Ok((admission, order)),
             Err(why) => Err(Refused { id: Some(order.id), why }),
@@ -519,3 +562,6 @@ fn with_cause(error: &Error) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     format!("{error}{}", cause.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use weir_contract::Id;
@@ -85,6 +85,5 @@ async fn tell(
             return false;
         }
     }
-    let (flushed, told) = oneshot::channel();
-    flushes.send(flushed).await.is_ok() && told.await.is_ok()
+    journal::flush(flushes).await
 }

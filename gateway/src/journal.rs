@@ -143,8 +143,15 @@ impl Sender {
     }
 }
 
-/// Answered when everything that was sent before it is on disk, or custody has failed.
+/// Answered when everything that was sent before it is on disk; dropped if that will not be.
 pub type Flush = oneshot::Sender<()>;
+
+/// Waits until everything that was sent before is on disk, however long that takes. Says whether it is: not so if custody has
+/// failed, or the gateway goes down.
+pub async fn flush(flushes: &mpsc::Sender<Flush>) -> bool {
+    let (flushed, told) = oneshot::channel();
+    flushes.send(flushed).await.is_ok() && told.await.is_ok()
+}
 
 /// Takes what is sent into custody until nobody can ask for a flush any more; then what has been sent by then.
 pub async fn run(
@@ -188,12 +195,15 @@ pub async fn run(
             page.clear();
         }
         if let Some(flushed) = flush {
-            journal.stored().await;
+            if journal.stored().await.is_err() {
+                return;
+            }
             // Whoever asked may have lost patience.
             let _ = flushed.send(());
         }
     }
-    journal.stored().await;
+    // What could not be stored is told by custody itself.
+    let _ = journal.stored().await;
 }
 
 /// Takes what there is without waiting; whether there was anything.
@@ -244,10 +254,14 @@ impl Journal {
     }
 
     /// Waits until what was kept is on disk.
-    async fn stored(&self) {
-        while self.last.is_some_and(|last| self.custody.stored() < last) && self.custody.failed().is_none() {
+    async fn stored(&self) -> Result<(), Closed> {
+        while self.last.is_some_and(|last| self.custody.stored() < last) {
+            if self.custody.failed().is_some() {
+                return Err(Closed);
+            }
             self.waiter.notified().await;
         }
+        Ok(())
     }
 }
 
@@ -457,6 +471,25 @@ mod tests {
             sender.send(Entry::Disconnected { device: id("d"), reason: "bye".into() });
         }
         assert_eq!(receiver.lost.load(Ordering::Relaxed), 5);
+    }
+
+    #[tokio::test]
+    async fn a_flush_of_what_could_not_be_stored_is_not_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::spool::Config::new(folder.path().join("spool"));
+        let clock = Clock::manual(1_000);
+        let (custody, _committer) = Custody::start(&config, clock.unix_ms()).unwrap();
+        // No place for the first epoch, which is no matter of a full disk.
+        let epochs = config.folder.join("epochs");
+        std::fs::remove_dir(&epochs).unwrap();
+        std::fs::write(&epochs, "no folder").unwrap();
+        let (sender, receiver) = channel();
+        let (flushes, asked) = mpsc::channel(1);
+        let running = tokio::spawn(run(receiver, id("gw"), custody.clone(), clock, asked));
+        assert!(sender.tell(left("bye").entry).await);
+        assert!(!flush(&flushes).await, "it is not on disk");
+        assert!(custody.failed().is_some());
+        running.await.unwrap();
     }
 
     #[tokio::test]

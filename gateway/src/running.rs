@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use weir_contract::Id;
@@ -276,10 +276,9 @@ impl Running {
         drop(self.downlink);
         self.watching.abort();
         self.listeners.shutdown().await;
-        let (flushed, told) = oneshot::channel();
-        // If the journal has gone, there is nobody to wait for; if the spool is full, what it has comes last.
-        let _ = self.journal_flushes.send(flushed).await;
-        let _ = timeout(JOURNAL_FLUSH_MAX, told).await;
+        // If the journal has gone, there is nobody to wait for; if the spool is full, it may not even ask whether somebody
+        // waits, and what it has comes last.
+        let _ = timeout(JOURNAL_FLUSH_MAX, journal::flush(&self.journal_flushes)).await;
         let spool = self.custody.spool();
         let delivered = self.uplink.drain(spool.next_number(), self.drain_max).await;
         let waiting = spool.waiting();

@@ -20,6 +20,9 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 /// A command that was not acknowledged is delivered again after this.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
+/// A command that was given back is delivered again after this.
+const GIVEN_BACK: Duration = Duration::from_secs(3);
+
 /// Commands to the devices of one gateway, until the connection's first failure.
 pub(super) struct Source {
     connection: Connection,
@@ -81,6 +84,13 @@ impl Incoming {
     /// What was.
     pub fn payload(&self) -> &[u8] {
         &self.0.payload
+    }
+
+    /// Has the server deliver it again, after a while.
+    pub async fn give_back(&self) -> Result<(), Trouble> {
+        self.0.ack_with(AckKind::Nak(Some(GIVEN_BACK))).await.map_err(|error| {
+            Trouble::new(Kind::Disconnected, format!("a command could not be given back: {error}"))
+        })
     }
 
     /// Tells the server that it need not come again. If that does not get through, it does.

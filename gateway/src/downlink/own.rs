@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use minicbor::encode::write::Cursor;
 use minicbor::{Decoder, Encoder};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use weir_contract::Id;
 use weir_contract::body::Outcome;
@@ -64,7 +64,9 @@ pub(super) async fn run(hub: Arc<Hub>, gateway: Id, mut own: Own) {
             continue;
         }
         let answers = Answers { hub: &hub, gateway, id, flushes: own.flushes.clone() };
-        answers.tell(Outcome::Accepted, None, None).await;
+        if !answers.tell(Outcome::Accepted, None, None).await {
+            continue;
+        }
         let (outcome, reason, result) = match own.obey(&command).await {
             Ok(plan) => (Outcome::Completed, in_words(&plan), Some(in_numbers(&plan))),
             Err(failure) => (Outcome::Failed, failure.to_string(), None),
@@ -110,16 +112,17 @@ struct Answers<'h> {
 }
 
 impl Answers<'_> {
-    /// Tells it, and returns when that is on disk.
-    async fn tell(&self, outcome: Outcome, reason: Option<String>, result: Option<Vec<u8>>) {
+    /// Tells it, and returns when that is on disk, however long that takes; says whether it is.
+    async fn tell(&self, outcome: Outcome, reason: Option<String>, result: Option<Vec<u8>>) -> bool {
         let id = self.id.clone();
         tracing::info!(id, ?outcome, reason, "a command to this gateway");
-        self.hub.journal.send(journal::Entry::CommandAnswered { id, outcome, reason, result });
-        let (flushed, told) = oneshot::channel();
+        let answer = journal::Entry::CommandAnswered { id, outcome, reason, result };
         // Only a gateway that goes down has no journal any more; then the command waits for the next start.
-        if self.flushes.send(flushed).await.is_ok() && told.await.is_ok() {
+        let told = self.hub.journal.tell(answer).await && journal::flush(&self.flushes).await;
+        if told {
             self.hub.answered(&self.gateway, &self.id, outcome);
         }
+        told
     }
 }
 
@@ -190,6 +193,47 @@ mod tests {
         for args in wrong {
             assert_eq!(read_from(args), None, "{args:02x?}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_its_place_in_a_full_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = spool::Config::new(folder.path().join("spool"));
+        let clock = crate::clock::Clock::manual(1_000);
+        let (custody, committer) = crate::custody::Custody::start(&config, 1_000).unwrap();
+        let (journal, entries) = journal::channel();
+        for _ in 0..journal::WAITING_MAX {
+            journal.send(journal::Entry::ClockStepped { by_ms: 1 });
+        }
+        let hub = Hub::without_commands(journal, clock.clone());
+        let (flushes, asked) = mpsc::channel(1);
+        let gateway: Id = "gw".parse().unwrap();
+        let answers = Answers { hub: &hub, gateway, id: "c-1".into(), flushes };
+        let journal = journal::run(entries, gateway, custody.clone(), clock, asked);
+        let (told, ()) = tokio::join!(
+            async {
+                let told = answers.tell(Outcome::Completed, None, None).await;
+                drop(answers);
+                told
+            },
+            journal
+        );
+        assert!(told);
+        let mut kinds = Vec::new();
+        let mut number = 1;
+        while let Some(record) = custody.spool().read_from(number, 1).unwrap().into_iter().next() {
+            let mut rest = &record.part_from(number).unwrap().entries[..];
+            while !rest.is_empty() {
+                let (entry, len) = weir_contract::segment::first_entry(rest).unwrap();
+                let uplink = weir_contract::uplink::Uplink::read(&entry.payload).unwrap();
+                kinds.extend(uplink.events().map(|event| event.kind.to_string()));
+                rest = &rest[len..];
+            }
+            number = record.end();
+        }
+        assert_eq!(kinds.iter().filter(|kind| *kind == "command-completed").count(), 1);
+        assert!(!kinds.iter().any(|kind| kind == "events-lost"), "nothing found no room");
+        spawn_blocking(|| committer.stop()).await.unwrap().unwrap();
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Nothing acknowledged is lost, nothing is acknowledged that is not stored, the daemon starts and delivers on a full
 //! disk, and it takes uplinks again by itself when the disk has room.
 
+mod commands;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -93,6 +95,13 @@ impl Disk {
             };
             assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
         }
+    }
+
+    /// Somebody else leaves so many bytes of it.
+    fn leave(&self, bytes: u64) {
+        let stat = rustix::fs::statvfs(self.outside()).expect("it is mounted");
+        let taken = usize::try_from(stat.f_bavail * stat.f_frsize - bytes).expect("small");
+        fs::write(self.outside().join("foreign"), vec![7; taken]).expect("there is room");
     }
 
     /// Somebody else takes his file away.
@@ -377,10 +386,7 @@ async fn a_large_foreign_file_costs_as_many_epochs_as_it_takes_and_the_present_i
     let mut daemon = Daemon::start(&disk, &url, "free_min = \"4 MiB\"\nwhen_full = \"drop-oldest\"").await;
     let mut device = Device::connect(daemon.mqtt, "d-1");
     assert!((0..600).all(|_| device.publish(LEN)), "there is room");
-    let free = daemon.status()["spool"]["free_bytes"].as_u64().expect("the file system says it");
-    let mut foreign = File::create(disk.outside().join("foreign")).expect("a file");
-    let foreign_len = usize::try_from(free).expect("small") - (1 << 20);
-    foreign.write_all(&vec![7; foreign_len]).expect("there is room");
+    disk.leave(1 << 20);
     assert!((0..200).all(|_| device.publish(LEN)), "the present is taken: {}", daemon.log());
     nats.start_again().await;
     until("every number is delivered or in the ledger, none in both", async || {
