@@ -7,7 +7,7 @@
 #   make bench    speed and size, as a table and as JSON (ARGS=--quick for a small one)
 #   make pi       packages of the gateway for a Raspberry Pi, 64 and 32 bits (deploy/pi/README.md)
 #   make lint     formatting, clippy and, where it is installed, cargo deny
-#   make setup    only what the others need: nats-server, stock MQTT clients
+#   make setup    only what the others need: nats-server, mosquitto, stock MQTT clients
 
 .PHONY: help setup demo test soak bench firmware pi lint
 .DEFAULT_GOAL := help

@@ -5,7 +5,8 @@
 #                            new enough, else the pinned wheel (tests/requirements.txt, with its hash)
 #   .tools/python/           paho-mqtt, for the stock-client tests
 #
-# and, from apt where that is possible without asking, mosquitto_pub for the same tests, libfaketime for a gateway's clock and
+# and, from apt where that is possible without asking, mosquitto_pub for the same tests, mosquitto itself, which the gateway takes
+# from, libfaketime for a gateway's clock and
 # qemu-system-arm for the firmware's. What builds the firmware is firmware/build.sh's to find.
 # Runs in a blink when nothing is missing. Says in a sentence what to do when something cannot be had.
 set -eu
@@ -88,6 +89,16 @@ stock_clients() {
         say "no mosquitto_pub: its test will be skipped. To have it: sudo apt-get install mosquitto-clients"
 }
 
+# Somebody else's broker, for the tests of [source.mqtt].
+broker() {
+    for place in /usr/sbin /usr/local/sbin /opt/homebrew/sbin; do
+        [ -x "$place/mosquitto" ] && return 0
+    done
+    have mosquitto && return 0
+    apt_install mosquitto && return 0
+    give_up "no mosquitto, which the gateway takes events from in the tests. Install it, for instance: sudo apt-get install mosquitto"
+}
+
 # Sets one process's clock, for the tests of a gateway whose clock is set late.
 fake_clock() {
     ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || apt_install libfaketime ||
@@ -109,5 +120,6 @@ fi
 compiler
 nats_server
 stock_clients
+broker
 fake_clock
 emulator

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use weir_contract::Id;
 
-use crate::{admin, downlink, logging, mqtt, spool, uplink};
+use crate::{admin, downlink, logging, mqtt, source, spool, uplink};
 
 pub use error::Error;
 pub use machine::Machine;
@@ -27,6 +27,9 @@ pub struct Config {
     /// How devices connect, and what they may do.
     #[serde(default)]
     pub mqtt: mqtt::Config,
+    /// Where events come from beside that.
+    #[serde(default)]
+    pub source: source::Config,
     /// Where uplinks are kept.
     pub spool: spool::Config,
     /// Where they go.
@@ -76,6 +79,10 @@ impl Config {
         let config = Self::parse(&text)
             .map_err(|source| Error::Invalid { file: file.into(), source: Box::new(source) })?;
         config.spool.check().map_err(|source| Error::Spool { file: file.into(), source })?;
+        config
+            .source
+            .check()
+            .map_err(|source| Error::Source { file: file.into(), source: Box::new(source) })?;
         Ok(config)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Handles are made once; a fact costs an atomic addition. Before [`install`] every function does nothing.
 
+pub mod source;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -366,6 +368,7 @@ impl Facts {
             Unit::Count,
             "1 while the spool takes nothing for this reason"
         );
+        source::describe();
         describe_gauge!("weir_gateway_uplink_state", Unit::Count, "1 for the state the uplink is in");
         Facts {
             exporter,

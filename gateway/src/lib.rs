@@ -2,7 +2,7 @@
 //!
 //! Data flows down this list of modules:
 //!
-//! * [`mqtt`]: sockets, connections, permissions
+//! * [`mqtt`]: sockets, connections, permissions; [`source`]: other people's brokers, and what their messages mean
 //! * [`intake`]: is this payload an uplink? Pure
 //! * [`custody`]: group commit; an acknowledgement is sent after what it acknowledges is on disk
 //! * [`spool`]: the disk; the only place that knows sled
@@ -30,6 +30,7 @@ pub mod logging;
 pub mod mqtt;
 pub mod running;
 pub mod service;
+pub mod source;
 pub mod spool;
 pub mod telling;
 pub mod uplink;

@@ -19,7 +19,7 @@ use crate::custody::{Committer, Custody};
 use crate::downlink::Downlink;
 use crate::uplink::Uplink;
 use crate::wear::Wear;
-use crate::{admin, downlink, facts, giving_up, journal, mqtt, spool, telling, uplink};
+use crate::{admin, downlink, facts, giving_up, journal, mqtt, source, spool, telling, uplink};
 
 /// Where the addresses are written, in the spool's folder.
 pub const ADDRESSES_FILE: &str = "addresses.json";
@@ -47,6 +47,9 @@ pub enum StartError {
     /// A listener, a certificate or a password file.
     #[error("cannot take devices in")]
     Mqtt(#[from] mqtt::Error),
+    /// A password or a certificate for somebody else's broker.
+    #[error("cannot take from other brokers")]
+    Source(#[from] source::Error),
     /// The commands that wait for devices cannot be read.
     #[error("cannot open the folder of commands")]
     Downlink(#[from] downlink::Error),
@@ -86,6 +89,7 @@ pub struct Running {
     custody: Custody,
     committer: Committer,
     listeners: mqtt::Listeners,
+    sources: source::Sources,
     journal: JoinHandle<()>,
     journal_flushes: mpsc::Sender<journal::Flush>,
     giving_up: JoinHandle<()>,
@@ -160,6 +164,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let listeners = mqtt::start(mqtt, custody.clone(), downlink.hub(), journal, clock.clone()).await?;
 
     let refusals = listeners.refusals();
+    let around = source::Surroundings {
+        gateway,
+        spool: &folder,
+        custody: custody.clone(),
+        clock: clock.clone(),
+        refusals: refusals.shared(),
+    };
+    let taken_from = source::start(&config.source, &around)?;
+    let reader = taken_from.reader();
     let sources = admin::Sources {
         site: source.site,
         gateway: source.gateway,
@@ -170,6 +183,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         commands: downlink.hub(),
         wear,
         refusals: Arc::new(move || json!(refusals.all())),
+        brokers: Arc::new(move || json!(reader.all())),
     };
     let address = config.admin.address;
     let admin = admin::Server::start(address, admin::router(sources))
@@ -195,6 +209,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         custody,
         committer,
         listeners,
+        sources: taken_from,
         journal: journal_task,
         journal_flushes,
         giving_up,
@@ -241,6 +256,7 @@ impl Running {
         let parts = [
             ("the uplink", self.uplink.is_running()),
             ("a listener", self.listeners.are_accepting()),
+            ("a source", self.sources.are_running()),
             ("the journal", !self.journal.is_finished()),
             ("what gives up", !self.giving_up.is_finished()),
             ("what tells losses", !self.telling_losses.is_finished()),
@@ -275,7 +291,7 @@ impl Running {
         // What a device answers from here on is still stored; that it was is found out after the next start.
         drop(self.downlink);
         self.watching.abort();
-        self.listeners.shutdown().await;
+        tokio::join!(self.listeners.shutdown(), self.sources.shutdown());
         // If the journal has gone, there is nobody to wait for; if the spool is full, it may not even ask whether somebody
         // waits, and what it has comes last.
         let _ = timeout(JOURNAL_FLUSH_MAX, journal::flush(&self.journal_flushes)).await;

@@ -5,7 +5,7 @@
 //! | `/healthz` | 200 while the process runs |
 //! | `/readyz` | 200 while uplinks are taken, that is while the spool works; whether the cloud can be reached is in `/status` |
 //! | `/metrics` | Prometheus' text format |
-//! | `/status` | JSON: who, since when, spool, uplink, commands that wait for devices |
+//! | `/status` | JSON: who, since when, spool, uplink, commands that wait for devices, other people's brokers |
 //! | `/spool` | JSON: the spool's epochs |
 //! | `/refusals` | JSON: what clients were refused lately |
 
@@ -70,6 +70,8 @@ pub struct Sources {
     pub wear: Wear,
     /// What was refused lately, as JSON.
     pub refusals: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// How it goes with other people's brokers, as JSON.
+    pub brokers: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// The answer of `/status`.
@@ -96,6 +98,9 @@ pub struct Status {
     pub uplink: serde_json::Value,
     /// The commands that wait for devices, as [`crate::downlink::Status`].
     pub commands: serde_json::Value,
+    /// Other people's brokers, each as [`crate::source::Status`].
+    #[serde(default)]
+    pub sources: serde_json::Value,
 }
 
 /// Whether uplinks are taken.
@@ -246,6 +251,7 @@ async fn status(State(sources): State<Sources>) -> Response {
         wear,
         uplink: json!(uplink),
         commands: json!(sources.commands.status()),
+        sources: (sources.brokers)(),
     })
     .into_response()
 }

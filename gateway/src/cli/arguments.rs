@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::source::map::Preset;
+
 /// Takes events over MQTT, keeps them on disk through outages, forwards them to NATS JetStream.
 #[derive(Debug, Parser)]
 #[command(
@@ -19,6 +21,7 @@ Examples:
   weir-gateway spool --config gateway.toml        what is kept on disk?
   weir-gateway spool verify --config gateway.toml is what a stopped one keeps whole? (spool repair mends it)
   weir-gateway hash-password --name alice >> passwords
+  weir-gateway map --preset zigbee2mqtt --try 'zigbee2mqtt/kitchen {\"temperature\":21.5}'
 
 deploy/gateway.toml explains every setting. Logs go to standard error; WEIR_LOG=debug tells more."
 )]
@@ -70,6 +73,45 @@ Examples:
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
+    /// Show what rules make of messages from somebody else's broker ([source.mqtt]), without touching anything
+    ///
+    /// Ends with 0 if every message is understood, with 1 if one is not.
+    #[command(after_help = "\
+Examples:
+  weir-gateway map --preset zigbee2mqtt --try 'zigbee2mqtt/kitchen {\"temperature\":21.5}'
+  mosquitto_sub -v -t '#' -W 60 | weir-gateway map --config gateway.toml --try -
+  weir-gateway map --preset tasmota --try @samples.txt --json | jq .device
+  weir-gateway map --show zigbee2mqtt             the rules of a preset, to be changed")]
+    Map(Samples),
+}
+
+/// Which rules, and which messages.
+#[derive(Args, Clone, Debug)]
+pub struct Samples {
+    /// The rules of this configuration
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where it has several brokers: the rules of this one
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub source: Option<String>,
+    /// These rules; more than once for several
+    #[arg(long, value_name = "NAME", value_parser = preset, conflicts_with = "config", required_unless_present_any = ["config", "show"])]
+    pub preset: Vec<Preset>,
+    /// `TOPIC PAYLOAD` as mosquitto_sub -v prints it, `@FILE` with such lines, or `-` for standard input
+    #[arg(long = "try", value_name = "SAMPLE", required_unless_present = "show")]
+    pub sample: Option<String>,
+    /// JSON, a line for each message, for programs
+    #[arg(long)]
+    pub json: bool,
+    /// Print the rules of a preset
+    #[arg(long, value_name = "NAME", value_parser = preset, conflicts_with_all = ["config", "preset", "sample"])]
+    pub show: Option<Preset>,
+}
+
+fn preset(text: &str) -> Result<Preset, String> {
+    let known = Preset::ALL.map(Preset::as_str);
+    let preset = Preset::ALL.into_iter().find(|preset| preset.as_str() == text);
+    preset.ok_or_else(|| format!("known are {}", known.join(", ")))
 }
 
 /// Whom to ask, or what to do with a spool that nobody has.

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod arguments;
+mod map;
 mod passwords;
 mod show;
 mod spool;
@@ -18,7 +19,7 @@ use crate::config::value::show;
 use crate::config::{Config, Machine, fit};
 use crate::running::Dead;
 use crate::service::Manager;
-use crate::{logging, mqtt, running, uplink};
+use crate::{logging, mqtt, running, source, uplink};
 
 /// For reads that are under way when everything else has ended.
 const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
@@ -44,6 +45,7 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
         Command::Spool(task) => return spool::act(&task),
         Command::Refusals(ask) => show::refusals(&ask),
         Command::HashPassword { name } => passwords::hash(name.as_deref()),
+        Command::Map(samples) => return map::map(&samples),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -111,6 +113,7 @@ fn check(file: &Path) -> Result<()> {
     let does_not_fit = || format!("the configuration {} does not fit", file.display());
     mqtt::check(&config.mqtt).with_context(does_not_fit)?;
     uplink::check(&config.uplink).with_context(does_not_fit)?;
+    source::check(&config.source).with_context(does_not_fit)?;
     let settings = toml::to_string(&config).context("the settings cannot be shown")?;
     let (memory, needed) = (Machine::look(&config.spool.folder).memory, fit::needs(&config));
     let there =

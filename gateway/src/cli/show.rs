@@ -89,6 +89,11 @@ pub(super) fn status(ask: &Ask) -> Result<()> {
     if let Some(trouble) = commands["trouble"]["text"].as_str() {
         row("  none come", trouble.to_owned());
     }
+    for broker in status.sources.as_array().into_iter().flatten() {
+        for (name, value) in source(broker) {
+            row(&name, value);
+        }
+    }
     println!("{table}");
     show_commands(commands);
     Ok(())
@@ -179,6 +184,41 @@ fn show_wear(wear: &wear::Status, row: &mut impl FnMut(&str, String)) {
     if let Some(percent) = wear.used_percent_max {
         row("  it says of itself", format!("up to {percent} % of its life is used"));
     }
+}
+
+/// Lines for one of other people's brokers.
+fn source(broker: &Value) -> Vec<(String, String)> {
+    let number = |key: &str| broker[key].as_u64().unwrap_or_default();
+    let since = broker["since_ms"].as_u64().map(time).unwrap_or_default();
+    let state = match broker["state"].as_str() {
+        Some("held-back") => "connected; the spool is full, so nothing is taken".to_owned(),
+        _ => text(&broker["state"]),
+    };
+    let from = text(&broker["broker"]);
+    let mut lines =
+        vec![(format!("source {}", text(&broker["name"])), format!("{from} {state}, since {since}"))];
+    let mut line = |name: &str, value: String| lines.push((format!("  {name}"), value));
+    if let Some(trouble) = broker["trouble"].as_str() {
+        line("because", trouble.to_owned());
+    }
+    let (messages, readings, uplinks) = (number("messages"), number("readings"), number("uplinks"));
+    line("since start", format!("{messages} messages: {readings} readings, {uplinks} uplinks"));
+    let (known, marked) = (number("known_again"), number("marked_again"));
+    if known + marked > 0 {
+        line("came again", format!("{known} known and not stored again, {marked} stored and marked"));
+    }
+    if number("sessions_lost") > 0 {
+        line(
+            "FORGOTTEN",
+            format!("{} times the broker had forgotten us, and what it had kept", number("sessions_lost")),
+        );
+    }
+    if number("not_understood") > 0 {
+        let last = &broker["last_not_understood"];
+        let last = format!("the last on {}: {}", text(&last["topic"]), text(&last["said"]));
+        line("not understood", format!("{}; {last}", number("not_understood")));
+    }
+    lines
 }
 
 fn waiting_commands(commands: &Value) -> String {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::fit::Unfit;
-use crate::spool;
+use crate::{source, spool};
 
 /// What can be wrong with a configuration file.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,14 @@ pub enum Error {
         file: PathBuf,
         /// The key, and what is allowed.
         source: spool::Error,
+    },
+    /// Values of `[source]` that do not go together.
+    #[error("the configuration {} does not fit", file.display())]
+    Source {
+        /// Which file.
+        file: PathBuf,
+        /// Which broker, and what is allowed.
+        source: Box<source::config::Error>,
     },
     /// Limits that do not fit this machine.
     #[error("the configuration {} does not fit this machine", file.display())]

@@ -99,6 +99,7 @@ pub fn needs(config: &Config) -> Vec<Need> {
     let mut needs = config.mqtt.needs();
     needs.extend(config.spool.needs());
     needs.extend(config.uplink.needs());
+    needs.extend(config.source.needs());
     needs
 }
 

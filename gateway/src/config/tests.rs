@@ -107,6 +107,9 @@ fn the_deployed_files_examples_load() {
     assert_eq!((config.mqtt.listeners.len(), config.mqtt.clients.len()), (2, 1));
     assert!(config.mqtt.password_file.is_some() && config.uplink.credentials_file.is_some());
     assert!(config.uplink.tls.unwrap().key.is_some());
+    config.source.check().unwrap();
+    assert!(config.source.mqtt[0].tls.as_ref().unwrap().key.is_some());
+    assert_eq!((config.source.mqtt[0].presets.len(), config.source.mqtt[0].rule[0].reading.len()), (2, 1));
 }
 
 #[test]

@@ -294,6 +294,11 @@ impl Listeners {
 }
 
 impl RefusalsReader {
+    /// To add to it, what comes from elsewhere.
+    pub(crate) fn shared(&self) -> Arc<Refusals> {
+        Arc::clone(&self.0)
+    }
+
     /// Oldest first; at most [`refusals::KEPT_MAX`].
     #[must_use]
     pub fn all(&self) -> Vec<Refused> {

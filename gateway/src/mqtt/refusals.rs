@@ -47,7 +47,7 @@ fn code<S: serde::Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S
 
 /// The list. Refusals come at the pace of misbehaving clients, so one lock will do.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
     kept: Mutex<VecDeque<Refused>>,
     told: Mutex<Told>,
 }

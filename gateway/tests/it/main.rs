@@ -4,10 +4,12 @@
 mod clock;
 mod damage;
 mod full;
+mod mosquitto;
 mod mqtt;
 mod nats;
 mod process;
 mod proxy;
 mod service;
+mod source;
 mod uplink;
 mod wait;

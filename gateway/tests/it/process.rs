@@ -26,7 +26,7 @@ impl Daemon {
         Daemon::start_in(tempfile::tempdir().expect("a temporary folder"), nats_url, more).await
     }
 
-    async fn start_in(folder: TempDir, nats_url: &str, more: &str) -> Daemon {
+    pub async fn start_in(folder: TempDir, nats_url: &str, more: &str) -> Daemon {
         Daemon::start_under(folder, nats_url, more, |_| {}).await
     }
 
@@ -75,7 +75,7 @@ impl Daemon {
     }
 
     /// What `weir-gateway COMMAND --config … ` prints.
-    fn ask(&self, command: &str, more: &[&str]) -> Output {
+    pub fn ask(&self, command: &str, more: &[&str]) -> Output {
         let mut ask = program([command, "--config"], self.folder.path());
         ask.args(more).output().expect("asking it")
     }
@@ -84,6 +84,15 @@ impl Daemon {
         let output = self.ask(command, &["--json"]);
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// `kill -9`; what it had stored is in the folder.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().expect("killing it");
+        self.child.wait().expect("its end");
+        // Or the next one is taken to listen where this one did; who was told to stop has removed it.
+        let _ = std::fs::remove_file(self.folder.path().join("spool/addresses.json"));
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
     }
 
     /// SIGTERM, then its end.
@@ -108,7 +117,7 @@ impl Drop for Daemon {
     }
 }
 
-fn program(words: [&str; 2], folder: &Path) -> Command {
+pub fn program(words: [&str; 2], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir-gateway"));
     command
         .args(words)
@@ -346,7 +355,7 @@ async fn people_and_programs_are_told_how_it_does() {
     assert!(http(&daemon, "/nothing").starts_with("HTTP/1.1 404"));
 }
 
-fn http(daemon: &Daemon, path: &str) -> String {
+pub fn http(daemon: &Daemon, path: &str) -> String {
     let said = std::fs::read(daemon.folder.path().join("spool/addresses.json")).expect("the addresses");
     let said: Value = serde_json::from_slice(&said).expect("JSON");
     let mut stream = TcpStream::connect(said["admin"].as_str().expect("an address")).expect("connecting");
