@@ -31,7 +31,7 @@ fn list(spool: &Path) -> Vec<(PathBuf, u64)> {
 
 /// What all of it has on disk.
 pub(super) fn bytes(spool: &Path) -> u64 {
-    list(spool).iter().map(|&(_, bytes)| Known { first: 0, bytes }.cost_bytes()).sum()
+    list(spool).iter().map(|&(_, bytes)| Known { first: 0, bytes, delivered_at: None }.cost_bytes()).sum()
 }
 
 impl Spool {

@@ -39,6 +39,10 @@ pub struct Config {
         serialize_with = "value::as_bytes"
     )]
     pub keep_delivered_bytes: u64,
+    /// Delivered epochs stay for so many seconds, as far as `keep_delivered_bytes` allows; 0: as long as that allows. Counted
+    /// from their delivery, or from the start if that is later.
+    #[serde(default, deserialize_with = "value::between::<0, { 10 * 365 * 24 * 3600 }, _>")]
+    pub keep_delivered_s: u64,
     /// An epoch is closed when it has this many bytes. Twice as much is held in memory at most.
     #[serde(
         default = "epoch_bytes",
@@ -94,6 +98,7 @@ impl Config {
             bytes_max: bytes_max(),
             free_min: free_min(),
             keep_delivered_bytes: keep_delivered_bytes(),
+            keep_delivered_s: 0,
             epoch_bytes: epoch_bytes(),
             commit_delay_ms: 0,
             card_endurance: 0,

@@ -15,6 +15,18 @@ pub enum Error {
         /// What its lock file says about who has it.
         owner: String,
     },
+    /// The file system cannot be written.
+    #[error(
+        "the file system of the spool folder {} is read-only, so nothing can be stored, and nothing is acknowledged; what the \
+         spool holds stays as it is. A card that fails is made read-only: see what the kernel says (dmesg), then make it writable \
+         (mount -o remount,rw …), or replace it, or set spool.folder to a folder on another", folder.display()
+    )]
+    ReadOnly {
+        /// The spool's folder.
+        folder: PathBuf,
+        /// What could not be done.
+        source: Box<Error>,
+    },
     /// A file operation failed.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -101,9 +113,11 @@ impl Error {
                 _ => true,
             },
             Self::Panicked { .. } | Self::Damaged { .. } | Self::Missing { .. } => true,
-            Self::InUse { .. } | Self::GivenUp { .. } | Self::ReleasedAhead { .. } | Self::Config { .. } => {
-                false
-            }
+            Self::InUse { .. }
+            | Self::ReadOnly { .. }
+            | Self::GivenUp { .. }
+            | Self::ReleasedAhead { .. }
+            | Self::Config { .. } => false,
         }
     }
 
@@ -153,6 +167,16 @@ impl Error {
             cause = error.source();
         }
         text
+    }
+
+    /// Whether a file system that cannot be written is the reason.
+    pub(super) fn is_read_only(&self) -> bool {
+        let is = |error: &io::Error| error.kind() == ErrorKind::ReadOnlyFilesystem;
+        match self {
+            Self::Io { source, .. } => is(source),
+            Self::Sled { source, .. } => matches!(&**source, sled::Error::Io(error) if is(error)),
+            _ => false,
+        }
     }
 
     pub(super) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

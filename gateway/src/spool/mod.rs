@@ -50,6 +50,7 @@ mod error;
 mod folder;
 mod give_up;
 mod inspect;
+mod keeping;
 mod losses;
 mod numbers;
 pub mod record;
@@ -169,6 +170,8 @@ type Reading = Option<(u64, Closed)>;
 struct Known {
     first: u64,
     bytes: u64,
+    /// When it was first known to be wholly delivered.
+    delivered_at: Option<Instant>,
 }
 
 /// Repairs the spool in `folder`, which no gateway must have, or says what would be done. `now_ms` is Unix time.
@@ -185,7 +188,13 @@ impl Spool {
     /// # Errors
     /// [`Error::InUse`] if another process has it; other errors say which file cannot be read or written.
     pub fn open(config: &Config, now_ms: u64) -> Result<(Arc<Self>, Writer), Error> {
-        writer::open(config, now_ms)
+        writer::open(config, now_ms).map_err(|error| {
+            if error.is_read_only() {
+                Error::ReadOnly { folder: config.folder.clone(), source: Box::new(error) }
+            } else {
+                error
+            }
+        })
     }
 
     /// Where it is.
@@ -325,6 +334,7 @@ impl Spool {
         if number >= state.delivered.number {
             state.delivered = Delivered { number, stream_sequence };
             state.in_stream = state.in_stream.max(number);
+            state.note_delivered(Instant::now());
             drop(state);
             self.chores().sweep();
             self.chores_changed.notify_one();
@@ -349,6 +359,7 @@ impl Spool {
     fn deliver_from(&self, mut state: MutexGuard<'_, State>, number: u64, stream_sequence: u64) {
         if number < state.delivered.number {
             state.delivered = Delivered { number, stream_sequence };
+            state.note_delivered(Instant::now());
             drop(state);
             self.chores().mark();
             self.chores_changed.notify_one();

@@ -125,6 +125,7 @@ pub(super) fn open(config: &Config, now_ms: u64) -> Result<(Arc<Spool>, Writer),
         room_bytes: AtomicU64::new(0),
         room: Notify::new(),
     });
+    spool.state().note_delivered(Instant::now());
     spool.look();
     let keeper = {
         let spool = spool.clone();
@@ -163,7 +164,7 @@ pub(super) fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
         // A missing log is damage that reading will tell.
         let bytes =
             fs::metadata(path.join(epoch_name(first)).join("db")).map_or(0, |metadata| metadata.len());
-        Known { first, bytes }
+        Known { first, bytes, delivered_at: None }
     };
     Ok(firsts.into_iter().map(known).collect())
 }
@@ -309,7 +310,7 @@ impl Writer {
         let writing = blank.name(self.next, &self.spool.epoch_path(self.next))?;
         let bytes = writing.log_bytes()?;
         let mut state = self.spool.state();
-        state.epochs.push_back(Known { first: self.next, bytes });
+        state.epochs.push_back(Known { first: self.next, bytes, delivered_at: None });
         state.active = Some(writing.epoch());
         drop(state);
         self.begun = None;
@@ -408,8 +409,15 @@ impl Spool {
                 chores = self.chores();
                 continue;
             }
-            let look = full.then(|| LOOK_INTERVAL.saturating_sub(looked_at.elapsed()));
-            chores = match look.into_iter().chain(changed.then_some(left)).min() {
+            let kept_for = self.kept_for(&self.state());
+            let not_before = LOOK_INTERVAL.saturating_sub(looked_at.elapsed());
+            if kept_for == Some(Duration::ZERO) && not_before.is_zero() {
+                return (Chores { sweep: true, ..Chores::default() }, false);
+            }
+            // What could not be deleted is not tried again at once.
+            let due = kept_for.map(|left| left.max(not_before));
+            let look = full.then_some(not_before);
+            chores = match look.into_iter().chain(due).chain(changed.then_some(left)).min() {
                 Some(left) => {
                     self.chores_changed.wait_timeout(chores, left).expect("nothing panics while it is held").0
                 }
@@ -533,21 +541,6 @@ impl Spool {
         self.remove_or_set_aside(&gone, first, kept.unwrap_or(first))?;
         self.look();
         Ok(())
-    }
-
-    /// The oldest epoch, if it is to go.
-    pub(super) fn deletable(&self) -> Option<u64> {
-        self.deletable_in(&self.state())
-    }
-
-    pub(super) fn deletable_in(&self, state: &State) -> Option<u64> {
-        // An epoch is wholly delivered if the next one begins no later than what is not; so the newest always stays.
-        let begun = state.epochs.partition_point(|epoch| epoch.first <= state.delivered.number);
-        let kept = state.epochs.iter().take(begun.saturating_sub(1));
-        let kept_bytes: u64 = kept.map(Known::cost_bytes).sum();
-        let crowded = kept_bytes > 0 && (self.is_crowded(state) || state.disk.trouble.is_some());
-        let too_much = kept_bytes > self.config.keep_delivered_bytes || crowded;
-        state.epochs.front().filter(|_| too_much).map(|epoch| epoch.first)
     }
 
     pub(super) fn is_crowded(&self, state: &State) -> bool {

@@ -128,6 +128,12 @@ struct Daemon {
 
 impl Daemon {
     async fn start(disk: &Disk, nats_url: &str, spool: &str) -> Daemon {
+        let mut daemon = Daemon::spawn(disk, nats_url, spool);
+        until("it answers", async || daemon.is_up()).await;
+        daemon
+    }
+
+    fn spawn(disk: &Disk, nats_url: &str, spool: &str) -> Daemon {
         let [mqtt, admin] = free_addresses();
         let folder = disk.folder.path();
         let file = folder.join("gateway.toml");
@@ -151,9 +157,7 @@ impl Daemon {
         let to = File::options().append(true).create(true).open(&log).expect("a log file");
         let mut command = disk.enter(env!("CARGO_BIN_EXE_weir-gateway"));
         let child = command.args(["run", "--config"]).arg(&file).stdin(Stdio::null()).stderr(to).spawn();
-        let mut daemon = Daemon { child: child.expect("starting it"), mqtt, admin, log };
-        until("it answers", async || daemon.is_up()).await;
-        daemon
+        Daemon { child: child.expect("starting it"), mqtt, admin, log }
     }
 
     fn is_up(&mut self) -> bool {
@@ -422,5 +426,35 @@ async fn a_gateway_that_is_to_drop_its_oldest_from_now_on_starts_on_a_disk_witho
     disk.clear();
     let mut device = device.again(daemon.mqtt);
     assert!((0..50).all(|_| device.publish(LEN)), "it goes on by itself: {}", daemon.log());
+    daemon.assert_running();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_read_only_at_the_start_is_an_error_that_says_what_to_do_and_harms_nothing() {
+    const LEN: usize = 1_000;
+    let disk = Disk::tmpfs();
+    let nats = Nats::start().await;
+    nats.make_stream(|_| ()).await;
+    let mut daemon = Daemon::start(&disk, "nats://127.0.0.1:1", "free_min = 0").await;
+    let mut device = Device::connect(daemon.mqtt, "d-1");
+    assert!((0..20).all(|_| device.publish(LEN)), "there is room");
+    daemon.kill();
+    let remount = |how: &str| {
+        let mounted =
+            disk.enter("mount").args(["-o", how]).arg(disk.inside()).status().expect("mount can be run");
+        assert!(mounted.success());
+    };
+    remount("remount,ro");
+    let mut refused = Daemon::spawn(&disk, &nats.url(), "free_min = 0");
+    until("it has ended", async || refused.child.try_wait().expect("asking for it").is_some()).await;
+    assert_eq!(refused.child.wait().expect("it has ended").code(), Some(1));
+    let (said, folder) = (refused.log(), disk.inside().join("spool").display().to_string());
+    for part in [folder.as_str(), "is read-only", "nothing is acknowledged", "dmesg", "remount,rw"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    remount("remount,rw");
+    let mut daemon = Daemon::start(&disk, &nats.url(), "free_min = 0").await;
+    let all: BTreeSet<u32> = (1..=20).collect();
+    until("what it had is delivered", async || delivered(&nats, LEN).await == all).await;
     daemon.assert_running();
 }

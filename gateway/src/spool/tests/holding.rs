@@ -1,6 +1,7 @@
 //! What a spool holds, for how long, and what a start finds.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::{NOW_MS, append, config, copy, epoch_folders, eventually, fill, read_all, read_what_is_there};
 use crate::spool::epoch::Blank;
@@ -100,6 +101,30 @@ fn delivered_epochs_stay_within_their_budget_and_then_go() {
         other => panic!("{other:?}"),
     }
     writer.close();
+}
+
+#[test]
+fn delivered_epochs_stay_for_their_time_and_what_is_not_delivered_for_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { keep_delivered_s: 2, ..config(folder.path()) };
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    fill(&spool, &mut writer, 4);
+    let [second, third] = [1, 2].map(|at| spool.state().epochs[at].first);
+    let began = Instant::now();
+    spool.release(second, 9).expect("it is there");
+    eventually(|| spool.oldest_number() == second);
+    assert!(began.elapsed() >= Duration::from_secs(2), "it went after {:?}", began.elapsed());
+    // Taken back, it is not delivered any more; delivered again, its time begins again.
+    spool.release(third, 10).expect("it is there");
+    spool.take_back(second, 9);
+    assert_eq!(spool.kept_for(&spool.state()), None);
+    spool.release(third, 10).expect("it is there");
+    eventually(|| spool.oldest_number() == third);
+    assert_eq!(read_all(&spool, third).len() as u64, spool.next_number() - third);
+    writer.close();
+    let text = "folder = 'x'\nkeep_delivered_s = -1";
+    let error = toml::from_str::<Config>(text).expect_err("no time").to_string();
+    assert!(error.contains("keep_delivered_s") && error.contains("between 0 and"), "{error}");
 }
 
 #[test]
