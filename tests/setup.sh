@@ -95,7 +95,12 @@ broker() {
         [ -x "$place/mosquitto" ] && return 0
     done
     have mosquitto && return 0
-    apt_install mosquitto && return 0
+    # The program, not its service: that would take the port of whatever is tried out on this machine.
+    [ ! -d /run/systemd/system ] || systemctl mask --quiet mosquitto.service || true
+    if apt_install mosquitto; then
+        [ ! -d /run/systemd/system ] || { systemctl unmask --quiet mosquitto.service && systemctl disable --quiet mosquitto.service; } || true
+        return 0
+    fi
     give_up "no mosquitto, which the gateway takes events from in the tests. Install it, for instance: sudo apt-get install mosquitto"
 }
 
