@@ -4,7 +4,7 @@
 //! Many devices may share one address (a router's), and one of them may have a wrong password and try it for ever: it must not
 //! keep the others out. So a name's wrong logins are its own: after [`NAME_FREE`] of them each further one of that name has to
 //! wait, twice as long as the one before, and is refused unchecked until then. An address is charged with the first
-//! [`NAME_FREE`] of each name; after [`FAILURES_FREE`] it is somebody who tries names, and every login from there waits in
+//! [`CHARGED_MAX`] of each name; after [`FAILURES_FREE`] it is somebody who tries names, and every login from there waits in
 //! the same way, with these exceptions:
 //!
 //! * a name that has logged in from there before does not wait, unless its own last login was wrong;
@@ -18,8 +18,10 @@ use std::time::Duration;
 
 /// Wrong logins from one address before the next has to wait.
 pub(super) const FAILURES_FREE: u32 = 5;
-/// Of these, from one name; and before that name has to wait.
-const NAME_FREE: u32 = 2;
+/// Of these, from one name.
+const CHARGED_MAX: u32 = 2;
+/// Wrong logins of a name before that name has to wait: a person mistypes.
+const NAME_FREE: u32 = 5;
 /// The first wait, and the longest.
 const WAIT: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -168,7 +170,7 @@ impl Logins {
                 if !self.names.fail(hash, now) {
                     self.known.remove(&hash);
                 }
-                if of_name < NAME_FREE || self.sources.get(source, now).failures > FEW_DEVICES {
+                if of_name < CHARGED_MAX || self.sources.get(source, now).failures > FEW_DEVICES {
                     self.sources.fail(source, now);
                 }
             }
