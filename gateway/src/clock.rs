@@ -10,7 +10,8 @@
 //! * when the machine has no clock that goes on without power, and systemd-timesyncd, which sets it, has not heard from any
 //!   server yet.
 //!
-//! A clock that is set while we run is believed from then on, whatever was doubted before. What cannot be found out: a clock
+//! A clock that is set while we run is believed from then on, whatever was doubted before; likewise one that systemd-timesyncd
+//! has set since the machine was started: then it was the time of the earlier run that was wrong. What cannot be found out: a clock
 //! restored from a later time than ours, on a machine where something else than timesyncd sets it. It is told when it is set.
 //!
 //! [`Steps`] finds out when the clock was set, by the clock that only ever goes forward, also while the machine sleeps.
@@ -65,8 +66,8 @@ impl Doubt {
                 "it shows a time before this version was made; devices are told no time until it is set"
             }
             Doubt::WentBack => {
-                "at the start it showed a time before one of an earlier run; devices are told no time until it is set (if it \
-                 is right: remove `clock` in the spool's folder and start again)"
+                "at the start it showed a time before one of an earlier run; devices are told no time until it is set, by \
+                 timesyncd or by hand (if it is right: remove `clock` in the spool's folder and start again)"
             }
             Doubt::NotSynchronized => {
                 "nothing keeps it going without power, and timesyncd has heard from no server yet; devices are told no time \
@@ -166,7 +167,8 @@ impl Clock {
     /// is none: the clock is then believed as far as it would be without it.
     pub fn remember(&self, file: &Path) {
         let shown_ms = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let went_back = shown_ms.is_some_and(|shown_ms| self.unix_ms().saturating_add(SAME_MS) < shown_ms);
+        let went_back = shown_ms.is_some_and(|shown_ms| self.unix_ms().saturating_add(SAME_MS) < shown_ms)
+            && !self.is_synchronized();
         let mut trust = self.trust();
         (trust.went_back, trust.file) = (went_back, Some(file.into()));
     }
@@ -211,9 +213,8 @@ impl Clock {
                 written_at = None;
                 tracing::warn!(by_ms, known = self.known_unix_ms().is_some(), "the clock was set");
                 journal.send(Entry::ClockStepped { by_ms });
-            } else if doubt == Some(Doubt::NotSynchronized) && !awaits_synchronization(&self.root) {
-                self.trust().not_synchronized = false;
-                tracing::info!("the clock is synchronised");
+            } else if matches!(doubt, Some(Doubt::NotSynchronized | Doubt::WentBack)) {
+                self.look_for_synchronization();
             }
             let before = std::mem::replace(&mut doubt, self.doubt());
             // Also when it was right all the time, or has come to where it was: from now on that is known.
@@ -221,6 +222,24 @@ impl Clock {
                 self.set.send_modify(|steps| *steps += 1);
             }
         }
+    }
+
+    /// A clock that was set before we looked does not step: it is only said to be right.
+    fn look_for_synchronization(&self) {
+        let synchronized = self.is_synchronized();
+        let awaits = awaits_synchronization(&self.root);
+        let mut trust = self.trust();
+        let before = (trust.went_back, trust.not_synchronized);
+        trust.went_back &= !synchronized;
+        trust.not_synchronized &= awaits;
+        if before != (trust.went_back, trust.not_synchronized) {
+            tracing::info!("the clock is synchronised");
+        }
+    }
+
+    /// Whether timesyncd has set the machine's clock since the machine was started.
+    fn is_synchronized(&self) -> bool {
+        self.manual.is_none() && self.root.join(TIMESYNC_FOLDER).join(SYNCHRONIZED_FILE).exists()
     }
 
     /// Not synced: what a power cut takes of it was of the last minutes.

@@ -30,7 +30,7 @@ pub async fn run(
     loop {
         if let Some(given_up) = spool.untold() {
             tokio::select! {
-                told = tell(&spool, &given_up, &journal, &flushes) => {
+                told = tell(&given_up, &journal, &flushes) => {
                     if !told || custody.failed().is_some() {
                         // After the next start.
                         return;
@@ -67,23 +67,37 @@ async fn on_disk(spool: &Arc<Spool>, work: impl Fn(&Spool) -> Result<(), Error> 
 }
 
 /// Whether it is told, and on disk.
-async fn tell(
-    spool: &Spool,
-    given_up: &GivenUp,
-    journal: &journal::Sender,
-    flushes: &mpsc::Sender<journal::Flush>,
-) -> bool {
-    for loss in &given_up.losses {
-        if !journal.tell(Entry::EventsLost(loss.clone())).await {
-            return false;
-        }
-    }
-    for (from, end) in &given_up.unreadable {
-        let incarnation = spool.incarnation();
-        let entry = Entry::UplinksGone { incarnation, from: *from, to: end - 1, reason: REASON.into() };
+async fn tell(given_up: &GivenUp, journal: &journal::Sender, flushes: &mpsc::Sender<journal::Flush>) -> bool {
+    for entry in entries(given_up) {
         if !journal.tell(entry).await {
             return false;
         }
     }
     journal::flush(flushes).await
+}
+
+/// What tells it. Pure.
+fn entries(given_up: &GivenUp) -> impl Iterator<Item = Entry> {
+    let losses = given_up.losses.iter().map(|loss| Entry::EventsLost(loss.clone()));
+    // It may be an earlier spool's.
+    let incarnation = given_up.incarnation;
+    let unreadable = given_up.unreadable.iter().map(move |(from, end)| Entry::UplinksGone {
+        incarnation,
+        from: *from,
+        to: end - 1,
+        reason: REASON.into(),
+    });
+    losses.chain(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_gone_are_told_as_those_of_the_spool_they_were_of() {
+        let given_up = GivenUp { incarnation: 7, unreadable: vec![(3, 5)], ..GivenUp::default() };
+        let told: Vec<Entry> = entries(&given_up).collect();
+        assert!(matches!(told[..], [Entry::UplinksGone { incarnation: 7, from: 3, to: 4, .. }]), "{told:?}");
+    }
 }

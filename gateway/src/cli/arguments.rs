@@ -145,13 +145,14 @@ Examples:
     ///
     /// A damaged epoch is kept in the folder `damaged` of the spool, under its name and the time; delete it when nobody wants to look
     /// at it any more. What is gone is told by the gateway after its next start. Needs room for one epoch at a time. May be broken off
-    /// and done again. Ends with 0 when the spool is sound, with 3 after a dry run that found damage, with 1 if it could not be done.
+    /// and done again. To be run by the user whose spool it is: the gateway, who is that user, has to delete later what a repair makes.
+    /// Ends with 0 when the spool is sound, with 3 if it is still damaged or a dry run found damage, with 1 if it could not be done.
     #[command(after_help = "\
 Examples:
-  systemctl stop weir-gateway
-  weir-gateway spool repair --config /etc/weir/gateway.toml --dry-run
-  weir-gateway spool repair --config /etc/weir/gateway.toml
-  systemctl start weir-gateway")]
+  sudo systemctl stop weir-gateway
+  sudo -u weir-gateway weir-gateway spool repair --config /etc/weir/gateway.toml --dry-run
+  sudo -u weir-gateway weir-gateway spool repair --config /etc/weir/gateway.toml
+  sudo systemctl start weir-gateway")]
     Repair {
         #[command(flatten)]
         place: Place,

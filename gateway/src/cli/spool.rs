@@ -34,12 +34,18 @@ fn folder(place: &Place) -> Result<PathBuf> {
     }
 }
 
-/// What to say if a gateway has it.
+/// What to say if a gateway has it, or somebody else owns it.
 fn stopped<T>(done: Result<T, spool::Error>) -> Result<T> {
     match done {
         Err(error @ spool::Error::InUse { .. }) => Err(error).context(
             "stop the gateway first (systemctl stop weir-gateway); while it runs, status tells of damage",
         ),
+        Err(error @ spool::Error::NotOurs { owner, .. }) => Err(error).with_context(|| {
+            format!(
+                "a repair is done by the user whose spool it is, who has to delete later what it makes: \
+                 sudo -u '#{owner}' weir-gateway spool repair ..."
+            )
+        }),
         done => Ok(done?),
     }
 }
@@ -62,7 +68,7 @@ fn repair(place: &Place, dry: bool, json: bool) -> Result<ExitCode> {
     } else {
         print_repaired(&repaired);
     }
-    Ok(code(repaired.done || repaired.before.sound))
+    Ok(code(repaired.is_sound()))
 }
 
 fn code(sound: bool) -> ExitCode {
@@ -151,9 +157,11 @@ fn print_repaired(repaired: &Repaired) {
     for file in &repaired.before.files {
         println!("{}: {would}made anew", file.file);
     }
-    match (repaired.done, repaired.before.sound) {
-        (_, true) => println!("There is nothing to repair."),
-        (true, _) => println!("The spool is sound now. What is gone is told after the next start."),
-        (false, _) => println!("Nothing was changed."),
-    }
+    let words = match () {
+        () if repaired.before.sound => "There is nothing to repair.",
+        () if !repaired.done => "Nothing was changed.",
+        () if repaired.is_sound() => "The spool is sound now. What is gone is told after the next start.",
+        () => "The spool is still DAMAGED, as spool verify shows: the disk gets worse. Do it again.",
+    };
+    println!("{words}");
 }

@@ -79,6 +79,38 @@ async fn a_clock_that_nothing_keeps_going_is_believed_when_timesyncd_has_set_it(
     assert_eq!(unset().doubt(), None, "it has a battery");
 }
 
+#[tokio::test]
+async fn a_clock_that_was_wrong_in_an_earlier_run_is_believed_again_when_timesyncd_has_set_it() {
+    let root = tempfile::tempdir().unwrap();
+    let synchronized = root.path().join("run/systemd/timesync/synchronized");
+    fs::create_dir_all(synchronized.parent().unwrap()).unwrap();
+    fs::create_dir_all(root.path().join("sys/class/rtc/rtc0")).unwrap();
+    let file = root.path().join("clock");
+    let ahead_ms = Clock::of_machine(root.path()).unix_ms() + 3 * 86_400_000;
+    let begin = || {
+        fs::write(&file, ahead_ms.to_string()).unwrap();
+        let clock = Clock::of_machine(root.path());
+        clock.remember(&file);
+        clock
+    };
+    let clock = begin();
+    assert_eq!(clock.doubt(), Some(Doubt::WentBack));
+    let (journal, _entries) = journal::channel();
+    let watching = tokio::spawn(clock.clone().watch(journal));
+    fs::write(&synchronized, "").unwrap();
+    let told = async {
+        clock.stepped(0).await;
+        // What was wrong is not found again by the next start.
+        while fs::read_to_string(&file).unwrap() == ahead_ms.to_string() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told, and written down");
+    assert!(clock.known_unix_ms().is_some());
+    watching.abort();
+    assert_eq!(begin().doubt(), None, "it was set before we began");
+}
+
 /// The time the machine has slept is in it: what the system says of its uptime has that, too, and a time namespace can be told
 /// that the machine has slept for a day.
 #[test]

@@ -110,10 +110,10 @@ impl Spool {
     /// # Errors
     /// The disk does not take that; then it is told again after the next start.
     pub fn losses_told(&self, told: &[Lost]) -> Result<(), Error> {
-        for lost in told {
-            facts::uplinks_gone(lost.numbers.end - lost.numbers.start);
-        }
-        self.lost().told(told)
+        self.lost().told(told)?;
+        // Not before: it is tried again until it is noted.
+        facts::uplinks_gone(told.iter().map(|lost| lost.numbers.end - lost.numbers.start).sum());
+        Ok(())
     }
 
     /// Resolves when there is something to tell.

@@ -27,6 +27,16 @@ pub enum Error {
         /// What could not be done.
         source: Box<Error>,
     },
+    /// The folder is another user's: a gateway that runs as its owner could not delete what is made in it now.
+    #[error("the spool folder {} belongs to the user with id {owner}, and this runs as {user}", folder.display())]
+    NotOurs {
+        /// The spool's folder.
+        folder: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
     /// A file operation failed.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -115,6 +125,7 @@ impl Error {
             Self::Panicked { .. } | Self::Damaged { .. } | Self::Missing { .. } => true,
             Self::InUse { .. }
             | Self::ReadOnly { .. }
+            | Self::NotOurs { .. }
             | Self::GivenUp { .. }
             | Self::ReleasedAhead { .. }
             | Self::Config { .. } => false,

@@ -23,6 +23,7 @@ use weir_contract::Id;
 use super::account::{Account, GivenUp};
 use super::error::Error;
 use super::folder::{read_small, sync_folder};
+use super::losses::{Lost, Stage};
 use super::{Reading, Spool, State, WhenFull, disk, epoch};
 use crate::{durable, facts};
 
@@ -162,9 +163,10 @@ impl Spool {
         // What is read here is read by nobody else meanwhile: the uplink comes no further than what it has read already.
         let mut reading = self.reading();
         self.delete_given_up(&mut reading)?;
+        let before = self.before(&note)?;
         let (oldest, account) = loop {
             let Some(oldest) = self.to_give_up_in(&self.state()) else { return Ok(None) };
-            let mut account = Account::after(gateway, &note.given_up);
+            let mut account = Account::after(gateway, &before);
             self.read_oldest(&mut reading, &oldest, &mut account)?;
             // What it had read already may have been delivered by now.
             let still =
@@ -173,8 +175,7 @@ impl Spool {
                 break (oldest, account);
             }
         };
-        let before = if note.given_up.is_told() { GivenUp::default() } else { note.given_up.clone() };
-        let first = if note.given_up.is_told() { oldest.first } else { before.first };
+        let first = if before.end == 0 { oldest.first } else { before.first };
         note.write(GivenUp { incarnation: self.incarnation, ..account.close(first, oldest.end) })?;
         let given_up = note.given_up.clone();
         self.state().given_up = oldest.end;
@@ -190,6 +191,24 @@ impl Spool {
         drop(reading);
         self.look();
         Ok(Some(given_up))
+    }
+
+    /// What was given up before and is still to be told, for a note that has what follows it as well. Numbers of an
+    /// earlier spool do not go into it: those are told as what is lost by damage is.
+    fn before(&self, note: &Note) -> Result<GivenUp, Error> {
+        let mut before = note.given_up.clone();
+        if before.is_told() {
+            return Ok(GivenUp::default());
+        }
+        if before.incarnation != self.incarnation {
+            for (from, end) in std::mem::take(&mut before.unreadable) {
+                let lost = Lost { incarnation: before.incarnation, numbers: from..end };
+                if self.lost().add(&lost, Stage::ToTell)? {
+                    self.lost.notify_one();
+                }
+            }
+        }
+        Ok(before)
     }
 
     /// Adds up what is in the oldest epochs.

@@ -11,6 +11,7 @@ use super::closed::Index;
 use super::epoch::EPOCH_UPLINKS_MAX;
 use super::error::Error;
 use super::folder::{Folder, Mark};
+use super::give_up::Note;
 use super::losses::{Losses, Lost};
 use super::numbers::{self, Said};
 use super::scan::{self, Found};
@@ -144,8 +145,12 @@ pub(super) fn look(folder: &Path) -> Result<Report, Error> {
     };
     let losses = Losses::open(folder)?;
     let ours = incarnation.unwrap_or_default();
-    let is_settled =
-        |numbers: &Range<u64>| losses.knows(&Lost { incarnation: ours, numbers: numbers.clone() });
+    // What was given up to make room is told by its own note; a start deletes what is left of it.
+    let given_up = Note::open(folder, ours)?.given_up.end;
+    let is_settled = |numbers: &Range<u64>| {
+        let numbers = numbers.start.max(given_up)..numbers.end;
+        numbers.is_empty() || losses.knows(&Lost { incarnation: ours, numbers })
+    };
     let mut report = Report {
         folder: folder.display().to_string(),
         sound: true,
@@ -164,7 +169,7 @@ pub(super) fn look(folder: &Path) -> Result<Report, Error> {
         report.next = report.next.max(epoch.end);
         report.epochs.push(epoch);
     }
-    let kept = said.claim().map_or(0, |claim| claim.kept).max(delivered.number);
+    let kept = said.claim().map_or(0, |claim| claim.kept).max(delivered.number).max(given_up);
     let oldest = firsts.first().copied().unwrap_or(report.next);
     if kept < oldest && said != Said::Nothing && mark.is_some() {
         let settled = is_settled(&(kept..oldest));

@@ -119,12 +119,13 @@ impl Losses {
         open
     }
 
-    /// Whether any of these numbers is noted.
-    pub fn touches(&self, incarnation: u64, numbers: &Range<u64>) -> bool {
-        self.all().any(|lost| {
-            let Range { start, end } = lost.numbers;
-            lost.incarnation == incarnation && start < numbers.end && numbers.start < end
-        })
+    /// How many of these numbers are noted.
+    pub fn count_in(&self, incarnation: u64, numbers: &Range<u64>) -> u64 {
+        let ours = self.all().filter(|lost| lost.incarnation == incarnation);
+        let within = ours.map(|lost| {
+            lost.numbers.end.min(numbers.end).saturating_sub(lost.numbers.start.max(numbers.start))
+        });
+        within.sum()
     }
 
     /// Whether all of these numbers are noted.

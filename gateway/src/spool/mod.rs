@@ -65,7 +65,7 @@ mod tail;
 pub(crate) mod tests;
 mod writer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -142,8 +142,8 @@ struct Disk {
     trouble: Option<String>,
     /// Whether and why the spool is full, as it was told.
     full: Option<Full>,
-    /// What the keeper could not do, as it was told.
-    chore: Option<String>,
+    /// What the keeper could not do, and why, as it was told.
+    undone: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug)]
@@ -177,7 +177,7 @@ struct Known {
 /// Repairs the spool in `folder`, which no gateway must have, or says what would be done. `now_ms` is Unix time.
 ///
 /// # Errors
-/// [`Error::InUse`] while a gateway has it; there is none; the disk does not let it be done: what was not done is as it was.
+/// [`Error::InUse`] while a gateway has it; [`Error::NotOurs`] unless this runs as the folder's owner; there is none; the disk does not let it be done: what was not done is as it was.
 pub fn repair(folder: &Path, dry: bool, now_ms: u64) -> Result<Repaired, Error> {
     repair::repair(folder, dry, now_ms, writer::random)
 }

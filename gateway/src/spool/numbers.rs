@@ -148,7 +148,7 @@ impl Numbers {
         }
     }
 
-    /// What is below `kept` is going to be deleted; durable when this returns.
+    /// What is below `kept` is going to be deleted; durable when this returns. Only one at a time does this.
     ///
     /// # Errors
     /// It is not written down.
@@ -156,12 +156,15 @@ impl Numbers {
         let mut written = self.written();
         let before = written.claim.kept;
         written.claim.kept = before.max(kept);
-        let write = match written.write(&self.path).and_then(|()| written.sync()) {
+        let file = match written.write(&self.path).and_then(|()| written.file()) {
             // Deleting is what makes room for it.
-            Err(_) if written.file.is_none() => Ok(()),
-            write => write,
+            Err(_) if written.file.is_none() => return Ok(()),
+            file => file,
         };
-        write.map_err(Error::io("write", &self.path)).inspect_err(|_| written.claim.kept = before)
+        // A commit does not wait for this sync.
+        drop(written);
+        let synced = file.and_then(|file| file.map_or(Ok(()), |file| file.sync_data()));
+        synced.map_err(Error::io("write", &self.path)).inspect_err(|_| self.written().claim.kept = before)
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -181,8 +184,9 @@ impl Written {
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.file.as_ref().map_or(Ok(()), File::sync_data)
+    /// The file, for who syncs it without holding this.
+    fn file(&self) -> io::Result<Option<File>> {
+        self.file.as_ref().map(File::try_clone).transpose()
     }
 }
 

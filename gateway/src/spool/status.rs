@@ -68,6 +68,8 @@ impl Spool {
         });
         self.look();
         let lost = self.lost().count(self.incarnation);
+        // Reads the disk: not while the state is held, for which commits wait.
+        let aside = self.aside_count();
         let state = self.state();
         let ends = state.epochs.iter().skip(1).map(|epoch| epoch.first).chain([state.next]);
         let last = state.epochs.len().saturating_sub(1);
@@ -92,7 +94,7 @@ impl Spool {
             full: state.disk.full,
             trouble: state.disk.trouble.clone(),
             lost,
-            aside: self.aside_count(),
+            aside,
             epochs: epochs.collect(),
         }
     }

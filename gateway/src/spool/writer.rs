@@ -170,7 +170,11 @@ pub(super) fn list_epochs(folder: &Folder) -> Result<VecDeque<Known>, Error> {
 }
 
 /// What was written down as given up is told; if there was no time to delete it, that is done now.
-fn finish_giving_up(folder: &Folder, given_up: &GivenUp, epochs: &mut VecDeque<Known>) -> Result<(), Error> {
+pub(super) fn finish_giving_up(
+    folder: &Folder,
+    given_up: &GivenUp,
+    epochs: &mut VecDeque<Known>,
+) -> Result<(), Error> {
     let numbers = given_up.first..given_up.end;
     while epochs.len() > 1 && numbers.contains(&epochs[0].first) {
         epoch::remove(&epoch::hide(&folder.epochs().join(epoch_name(epochs[0].first)))?)?;
@@ -483,25 +487,27 @@ impl Spool {
         self.folder.write_mark(mark)
     }
 
-    /// Whether a chore was done; why not is told once, however often it is tried.
+    /// Whether a chore was done; why not is told once, however often it is tried, and whatever else is done in between.
     fn did(&self, done: Result<(), Error>, not_done: &'static str) -> bool {
-        let error = done.err().map(|error| error.with_causes());
         let mut state = self.state();
-        if let Some(error) = &error
-            && state.disk.chore.as_ref() != Some(error)
-        {
+        let undone = &mut state.disk.undone;
+        let Err(error) = done else {
+            undone.remove(not_done);
+            return true;
+        };
+        let error = error.with_causes();
+        if undone.get(not_done) != Some(&error) {
             tracing::warn!(error, "{not_done}");
+            undone.insert(not_done, error);
         }
-        state.disk.chore = error;
-        state.disk.chore.is_none()
+        false
     }
 
     /// Deletes delivered epochs beyond what is kept. Says whether it wrote the mark.
     fn sweep(&self, written: &mut Mark) -> bool {
         let mut marked = false;
-        if !self.did(self.drop_aside(), "could not delete an epoch that was set aside") {
-            return marked;
-        }
+        // Whatever lies there is in nobody's way but its own.
+        self.did(self.drop_aside(), "could not delete an epoch that was set aside");
         while let Some(first) = self.deletable() {
             let current = self.current_mark();
             // On a full disk it cannot be written before something is deleted. The next start takes what is not there any
@@ -538,7 +544,9 @@ impl Spool {
         state.epochs.pop_front();
         self.count_room(&mut state);
         drop((state, reading));
-        self.remove_or_set_aside(&gone, first, kept.unwrap_or(first))?;
+        // It is out of the row: the next can go.
+        let removed = self.remove_or_set_aside(&gone, first, kept.unwrap_or(first));
+        self.did(removed, "could not remove a delivered epoch from the disk; the next start will");
         self.look();
         Ok(())
     }

@@ -55,7 +55,7 @@ fn a_delivered_epoch_is_deleted_though_its_folder_could_not_be_synced_at_first()
     let next = spool.next_number();
     let failing = Failing::at(NAMES);
     spool.release(next, 9).expect("it is there");
-    eventually(|| spool.state().disk.chore.is_some());
+    eventually(|| !spool.state().disk.undone.is_empty());
     assert_eq!(spool.oldest_number(), 1);
     drop(failing);
     spool.release(next, 9).expect("it is there");

@@ -10,7 +10,7 @@ use weir_contract::uplink::{self, Event, Header};
 use super::{NOW_MS, config, copy};
 use crate::spool::account::{Account, REASON};
 use crate::spool::record::tests::STAMP;
-use crate::spool::{Config, Draft, Error, GivenUp, Spool, WhenFull, Writer};
+use crate::spool::{Config, Draft, Error, GivenUp, Spool, WhenFull, Writer, inspect, repair};
 
 pub(super) const GATEWAY: &str = "gw-1";
 
@@ -343,6 +343,91 @@ fn a_note_of_another_spool_in_this_folder_is_told_and_its_numbers_mean_nothing()
     assert_eq!(names(&spool.untold().expect("it is still to be told")), names(&given_up));
     store(&mut writer, "d1", &payload(7, 1, 1, None, 10));
     assert!(!spool.read_from(1, 1).expect("it is not given up").is_empty());
+    writer.close();
+}
+
+#[test]
+fn unreadable_numbers_of_another_spool_in_this_folder_never_become_this_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = dropping(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    overfill(&spool, &mut writer);
+    std::fs::remove_file(super::epoch_folders(&config)[0].join("db")).expect("it was there");
+    let given_up = spool.give_up_oldest(&id(GATEWAY)).expect("given up").expect("one epoch");
+    let [(from, to)] = given_up.unreadable[..] else { panic!("{given_up:?}") };
+    writer.close();
+    drop(spool);
+    std::fs::remove_dir_all(config.folder.join("epochs")).expect("removed");
+    for file in ["incarnation", "delivered"] {
+        std::fs::remove_file(config.folder.join(file)).expect("removed");
+    }
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    assert_eq!(spool.untold().expect("still to be told").incarnation, given_up.incarnation);
+    overfill(&spool, &mut writer);
+    let next = spool.give_up_oldest(&id(GATEWAY)).expect("given up").expect("one epoch");
+    assert_eq!((next.incarnation, &next.unreadable), (spool.incarnation(), &vec![]));
+    assert_eq!(next.first, 1);
+    assert!(names(&next).is_superset(&names(&given_up)), "events are the same whoever keeps them");
+    let lost = crate::spool::Lost { incarnation: given_up.incarnation, numbers: from..to };
+    assert!(spool.untold_losses().contains(&lost), "{:?}", spool.untold_losses());
+    writer.close();
+}
+
+#[test]
+fn what_was_told_is_not_counted_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, mut writer) = Spool::open(&dropping(folder.path()), NOW_MS).expect("opens");
+    for _ in 0..3 {
+        overfill(&spool, &mut writer);
+        let given_up = spool.give_up_oldest(&id(GATEWAY)).expect("given up").expect("an epoch");
+        assert_eq!(given_up.uplinks, given_up.end - given_up.first);
+        spool.told().expect("written");
+    }
+    writer.close();
+}
+
+#[test]
+fn a_spool_that_gave_its_oldest_up_is_sound_and_a_repair_finds_nothing_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = dropping(folder.path());
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    overfill(&spool, &mut writer);
+    let before = folder.path().join("before");
+    copy(&config.folder, &before);
+    let given_up = spool.give_up_oldest(&id(GATEWAY)).expect("given up").expect("one epoch");
+    writer.close();
+    drop(spool);
+    // Written down, not deleted yet, and damaged: nobody will read it any more.
+    std::fs::copy(config.folder.join("given-up"), before.join("given-up")).expect("copied");
+    let half = Config { folder: before, ..config };
+    std::fs::write(super::epoch_folders(&half)[0].join("db"), "no log at all").expect("written");
+    for config in [config, half] {
+        let report = inspect(&config.folder).expect("looked into");
+        assert!(report.sound, "{report:?}");
+        let repaired = repair(&config.folder, false, NOW_MS).expect("nothing to do");
+        assert!(repaired.epochs.is_empty() && repaired.is_sound(), "{repaired:?}");
+        let (spool, writer) = Spool::open(&config, NOW_MS).expect("opens");
+        assert_eq!(spool.untold().as_ref(), Some(&given_up));
+        assert_eq!((spool.oldest_number(), spool.delivered().number), (given_up.end, 1));
+        assert_eq!(spool.status().lost, 0, "it is given up, not damaged");
+        writer.close();
+    }
+}
+
+#[test]
+fn what_cannot_be_deleted_of_what_was_set_aside_keeps_nothing_else_from_being_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = dropping(folder.path());
+    std::fs::create_dir_all(config.folder.join("damaged")).expect("made");
+    // Not an epoch: somebody's notes.
+    std::fs::write(config.folder.join("damaged/notes"), "looked at it").expect("written");
+    let (spool, mut writer) = Spool::open(&config, NOW_MS).expect("opens");
+    overfill(&spool, &mut writer);
+    let second = spool.state().epochs[1].first;
+    spool.release(second, 9).expect("it is there");
+    super::eventually(|| spool.oldest_number() > 1);
+    super::eventually(|| !spool.state().disk.undone.is_empty());
+    assert_eq!(spool.state().disk.undone.len(), 1, "told once, though other chores are done");
     writer.close();
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{NOW_MS, config, copy, epoch_folders, fill, read_what_is_there};
+use super::{NOW_MS, config, copy, epoch_folders, eventually, fill, read_what_is_there};
 use crate::spool::{Config, Error, Gone, Spool, inspect, repair};
 
 /// A stopped spool of three epochs, and what is in it.
@@ -122,6 +122,74 @@ fn a_repair_that_is_broken_off_loses_nothing() {
         assert!(!saved.exists());
         writer.close();
     }
+}
+
+#[test]
+fn what_cannot_be_read_just_now_is_not_repaired_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, stored) = stopped(folder.path());
+    flip(&config, 3);
+    let report = inspect(&config.folder).expect("looked into");
+    let incarnation = report.incarnation.as_ref().expect("whole").parse().expect("a number");
+    let (path, epoch) = (&epoch_folders(&config)[0], &report.epochs[0]);
+    let saved = path.with_extension("saved");
+    // Reading it fails, as it would with too many open files.
+    let (log, aside) = (path.join("db"), path.join("aside"));
+    fs::rename(&log, &aside).expect("moved");
+    fs::create_dir(&log).expect("made");
+    let error = repair::save(path, epoch, incarnation, &saved).expect_err("it may be readable later");
+    assert!(matches!(error, Error::Io { .. }) && !saved.exists(), "{error}");
+    fs::remove_dir(&log).expect("removed");
+    fs::rename(&aside, &log).expect("moved back");
+    // It has become worse since it was looked into: what counts is what was saved.
+    flip(&config, 5);
+    let done = repair::save(path, epoch, incarnation, &saved).expect("saved");
+    assert_eq!((done.uplinks, done.gone), (epoch.end - epoch.first - 2, vec![3..4, 5..6]));
+    fs::remove_dir_all(&saved).expect("removed");
+    let repaired = repair(&config.folder, false, NOW_MS).expect("repaired");
+    assert!(repaired.is_sound() && !repaired.before.sound);
+    assert_eq!((repaired.epochs[0].saved, repaired.epochs[0].gone), (epoch.end - epoch.first - 2, 2));
+    let (spool, _writer) = Spool::open(&config, NOW_MS).expect("opens");
+    assert_eq!(read_what_is_there(&spool, 1).0.len(), stored.len() - 2);
+}
+
+#[test]
+fn what_a_repair_has_made_is_no_damaged_epoch_and_what_is_damaged_is_set_aside_once() {
+    for is_repaired in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (config, _) = stopped(folder.path());
+        let config = Config { keep_delivered_bytes: 0, ..config };
+        flip(&config, 3);
+        if is_repaired {
+            repair(&config.folder, false, NOW_MS).expect("repaired");
+        }
+        let (spool, writer) = Spool::open(&config, NOW_MS).expect("opens");
+        assert_eq!(read_what_is_there(&spool, 1).1, [(3, 4)]);
+        spool.lose(3, 4).expect("noted");
+        spool.release(spool.next_number(), 9).expect("it is there");
+        eventually(|| spool.oldest_number() > 1);
+        writer.close();
+        let aside = fs::read_dir(config.folder.join("damaged")).expect("a folder").count();
+        assert_eq!(aside, 1, "repaired: {is_repaired}");
+    }
+}
+
+#[test]
+fn a_repair_is_done_by_nobody_but_the_spools_owner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, _) = stopped(folder.path());
+    let user = rustix::process::geteuid();
+    // Who may give folders away does so; for anybody else there is one of another's.
+    let anothers = if user.is_root() {
+        std::os::unix::fs::chown(&config.folder, Some(65_534), None).expect("given away");
+        config.folder.as_path()
+    } else {
+        Path::new("/")
+    };
+    let before = contents(&config.folder);
+    let error = repair(anothers, false, NOW_MS).expect_err("it is another's");
+    assert!(matches!(error, Error::NotOurs { user: us, .. } if us == user.as_raw()), "{error}");
+    assert_eq!(contents(&config.folder), before);
 }
 
 #[test]
