@@ -168,7 +168,11 @@ impl Nats {
             subjects: vec![STREAM_SUBJECTS.to_owned()],
             ..Config::default()
         };
-        self.jetstream().await.get_or_create_stream(config).await.expect("making the stream");
+        let jetstream = self.jetstream().await;
+        if jetstream.create_stream(config).await.is_err() {
+            // A gateway makes it as well, with settings of its own, and was first.
+            jetstream.get_stream(STREAM).await.expect("the stream");
+        }
     }
 
     /// Every segment of the stream, in order.
