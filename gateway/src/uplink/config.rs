@@ -84,7 +84,7 @@ impl Default for Config {
             tls: None,
             create_stream: true,
             segment_bytes_max: 262_144,
-            linger_ms: 0,
+            linger_ms: 10,
             zstd_level: 1,
             max_bytes_per_s: 0,
             live_after_ms: 10_000,
